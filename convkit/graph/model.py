@@ -1,0 +1,115 @@
+"""An ONNX model on its way through the pipeline, and the tensors that go with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from convkit.errors import InputError
+from convkit.pipeline.artifact import Artifact, gather, new_folder
+from convkit.spec.tensor import DType, Interface
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+MODEL_FILE = "model.onnx"
+DATA_FILE = "model.onnx.data"
+EXTERNAL_ABOVE = 1_500_000_000
+"""Bytes of weights above which they are written beside the graph: a protobuf holds 2 GiB at most."""
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """An ONNX file (and its external data) with the interface that a caller sees."""
+
+    files: Artifact
+    interface: Interface
+
+    @property
+    def path(self) -> Path:
+        """Return the path of the ONNX file."""
+        return self.files.file(MODEL_FILE)
+
+
+class Tensors(msgspec.Struct, frozen=True, kw_only=True):
+    """Sets of named tensors, one ``.npz`` file for each case, in order."""
+
+    files: Artifact
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        for name in self.files.files:
+            yield read_npz(self.files.file(name))
+
+    def __len__(self) -> int:
+        return len(self.files.files)
+
+
+def save_model(proto: onnx.ModelProto, interface: Interface) -> Model:
+    """Write a model that is held in memory as an artifact; large weights go beside the graph."""
+    import onnx
+
+    folder = new_folder("model")
+    external = proto.ByteSize() > EXTERNAL_ABOVE
+    if external:
+        onnx.save_model(
+            proto, str(folder / MODEL_FILE), save_as_external_data=True, location=DATA_FILE, size_threshold=1024
+        )
+    else:
+        data = proto.SerializeToString(deterministic=True)
+        (folder / MODEL_FILE).write_bytes(data)
+    return Model(files=gather(folder), interface=interface)
+
+
+def load_model(model: Model, *, weights: bool = True) -> onnx.ModelProto:
+    """Read the model into memory; without `weights` external data stay on the disk."""
+    import onnx
+
+    return onnx.load(str(model.path), load_external_data=weights)
+
+
+def save_tensors(cases: Iterator[Mapping[str, np.ndarray]] | list[dict[str, np.ndarray]]) -> Tensors:
+    """Write sets of named tensors as an artifact. Strings are kept as fixed-width unicode, never pickled."""
+    import numpy as np
+
+    folder = new_folder("tensors")
+    for number, case in enumerate(cases):
+        plain = {name: array.astype("U") if array.dtype == object else array for name, array in case.items()}
+        np.savez(folder / f"{number:04d}.npz", allow_pickle=False, **plain)
+    return Tensors(files=gather(folder))
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Read a ``.npz`` file, never unpickling anything.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds pickled objects.
+    """
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist", hint="check the path", code="data.missing") from error
+    except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} cannot be read as a .npz file: {error}",
+            hint="write it with numpy.savez(path, **{tensor_name: array}); object arrays are refused, use 'U' strings",
+            code="data.unreadable",
+        ) from error
+
+
+def numpy_dtype(dtype: DType) -> np.dtype[Any]:
+    """Return numpy's type for `dtype`; bfloat16 comes from ml_dtypes."""
+    import numpy as np
+
+    if dtype is DType.BFLOAT16:
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(dtype.numpy)

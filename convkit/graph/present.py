@@ -1,0 +1,221 @@
+"""The face of an exported graph: wire names, named dimensions, and an IR version that servers read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from convkit.errors import InputError, MetadataError
+from convkit.graph.names import rename_tensors, separate_outputs, strip_origins
+from convkit.spec.metadata import Metadata, TensorMetadata
+from convkit.spec.options import TensorNames
+from convkit.spec.tensor import DType, Interface, TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+BATCH = "batch"
+MAX_IR_VERSION = 10
+"""What ONNX Runtime 1.19 reads, which Triton 24.10 carries; nothing that convkit writes needs a newer one."""
+DEFAULT_MAX_BATCH = 8
+
+
+def wanted_interface(metadata: Metadata, names: TensorNames, max_batch_size: int | None) -> Interface:
+    """Return the interface that config.txt describes; its -1 become named dimensions, the first one ``batch``."""
+    return Interface(
+        inputs=tuple(_spec(tensor, names) for tensor in metadata.inputs),
+        outputs=tuple(_spec(tensor, names) for tensor in metadata.outputs),
+        max_batch_size=metadata.batch_size if max_batch_size is None else max_batch_size,
+    )
+
+
+def _spec(tensor: TensorMetadata, names: TensorNames) -> TensorSpec:
+    wire, other = tensor.node_name, tensor.name
+    if names is TensorNames.NAME:
+        wire, other = other, wire
+    return TensorSpec(
+        name=wire,
+        alias=other if other != wire else None,
+        dtype=tensor.dtype,
+        dims=tuple(dim if dim != -1 else _dim_name(wire, axis) for axis, dim in enumerate(tensor.dims)),
+        range=tensor.range,
+        min_dims=tensor.min_dims,
+        opt_dims=tensor.opt_dims,
+        max_dims=tensor.max_dims,
+    )
+
+
+def _dim_name(tensor: str, axis: int) -> str:
+    if axis == 0:
+        return BATCH
+    return "".join(c if c.isalnum() else "_" for c in tensor) + f"_{axis}"
+
+
+def interface_of(proto: onnx.ModelProto, *, max_batch_size: int | None = None) -> Interface:
+    """Read the interface that a graph itself declares. A dimension without a name or number gets a name.
+
+    A first dimension that is dynamic in every input and output is the batch: it is called ``batch``, and
+    `max_batch_size` is 8 unless given.
+
+    Raises:
+        InputError: an input or output is a sequence, map or optional, or of a type that no server takes.
+    """
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    inputs = tuple(_declared(value) for value in proto.graph.input if value.name not in weights)
+    outputs = tuple(_declared(value) for value in proto.graph.output)
+    firsts = {spec.dims[0] if spec.dims else 0 for spec in (*inputs, *outputs)}
+    batched = bool(firsts) and all(isinstance(dim, str) for dim in firsts)
+    if batched:
+        inputs, outputs = (
+            tuple(
+                msgspec.structs.replace(spec, dims=tuple(BATCH if dim in firsts else dim for dim in spec.dims))
+                for spec in specs
+            )
+            for specs in (inputs, outputs)
+        )
+    default = DEFAULT_MAX_BATCH if batched else 0
+    return Interface(
+        inputs=inputs, outputs=outputs, max_batch_size=default if max_batch_size is None else max_batch_size
+    )
+
+
+def _declared(value: onnx.ValueInfoProto) -> TensorSpec:
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        raise InputError(
+            f"'{value.name}' is a {(kind or 'value of no type').removesuffix('_type')}, not a tensor",
+            hint="servers send and take tensors; convert the model without it (for scikit-learn: zipmap off)",
+            code="model.not-a-tensor",
+        )
+    dtype = DType.from_onnx(value.type.tensor_type.elem_type)
+    if dtype is None:
+        raise InputError(
+            f"'{value.name}' has ONNX's element type {value.type.tensor_type.elem_type}, which servers do not take",
+            hint="cast it inside the model to a type that config.txt can name",
+            code="model.element-type",
+        )
+    dims = tuple(
+        dim.dim_value if dim.HasField("dim_value") else _usable(dim.dim_param) or _dim_name(value.name, axis)
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim)
+    )
+    return TensorSpec(name=value.name, dtype=dtype, dims=dims)
+
+
+def _usable(name: str) -> str:
+    return "" if name.startswith("unk__") else name  # tf2onnx numbers the dimensions that it does not know
+
+
+def present(
+    proto: onnx.ModelProto, wanted: Interface, *, inputs: Sequence[str], outputs: Sequence[str]
+) -> tuple[onnx.ModelProto, Interface]:
+    """Give the graph's `inputs` and `outputs` (its tensors, in the order of `wanted`) the wanted names and shapes.
+
+    Dimensions that the graph gives one symbol get one name. The graph is changed in place and returned with the
+    interface that then holds.
+
+    Raises:
+        MetadataError: a type, rank or size in config.txt contradicts the graph; a batch that should be free is fixed.
+    """
+    strip_origins(proto)
+    graph = proto.graph
+    declared = {value.name: value for value in (*graph.input, *graph.output)}
+    symbols: dict[str, str] = {}
+    new_inputs = tuple(
+        _agreed(spec, declared[name], symbols, wanted.max_batch_size)
+        for spec, name in zip(wanted.inputs, inputs, strict=True)
+    )
+    new_outputs = tuple(
+        _agreed(spec, declared[name], symbols, wanted.max_batch_size, output=True)
+        for spec, name in zip(wanted.outputs, outputs, strict=True)
+    )
+    interface = msgspec.structs.replace(wanted, inputs=new_inputs, outputs=new_outputs)
+    _reorder(graph, inputs, outputs)
+    separate_outputs(graph)
+    rename_tensors(graph, dict(zip((v.name for v in graph.input), (s.name for s in new_inputs), strict=True)))
+    rename_tensors(graph, dict(zip((v.name for v in graph.output), (s.name for s in new_outputs), strict=True)))
+    graph.ClearField("value_info")
+    for values, specs in ((graph.input, new_inputs), (graph.output, new_outputs)):
+        for value, spec in zip(values, specs, strict=True):
+            _declare(value, spec)
+    proto.ir_version = min(proto.ir_version, MAX_IR_VERSION)
+    return proto, interface
+
+
+def _reorder(graph: onnx.GraphProto, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    for values, names in ((graph.input, inputs), (graph.output, outputs)):
+        by_name = {value.name: value for value in values}
+        ordered = [by_name[name] for name in names]
+        copies = [type(value).FromString(value.SerializeToString()) for value in ordered]
+        del values[:]
+        values.extend(copies)
+
+
+def _declare(value: onnx.ValueInfoProto, spec: TensorSpec) -> None:
+    import onnx
+
+    value.CopyFrom(onnx.helper.make_tensor_value_info(spec.name, spec.dtype.onnx, spec.dims))
+
+
+def _agreed(
+    spec: TensorSpec, value: onnx.ValueInfoProto, symbols: dict[str, str], max_batch: int, *, output: bool = False
+) -> TensorSpec:
+    side = "output" if output else "input"
+    tensor = value.type.tensor_type
+    if tensor.elem_type and tensor.elem_type != spec.dtype.onnx:
+        actual = DType.from_onnx(tensor.elem_type)
+        raise MetadataError(
+            f"config.txt: {side} '{spec.name}' is declared as {spec.dtype.value}, the model has "
+            f"{actual.value if actual else tensor.elem_type}",
+            hint=f"write data_type '{actual.value if actual else '?'}' for it",
+            code="metadata.type-mismatch",
+        )
+    if not tensor.HasField("shape"):
+        return spec
+    dims = list(tensor.shape.dim)
+    if len(dims) != len(spec.dims):
+        raise MetadataError(
+            f"config.txt: {side} '{spec.name}' is declared with {len(spec.dims)} dims, the model has {len(dims)}",
+            hint="dims is the whole shape, the batch first",
+            code="metadata.rank-mismatch",
+        )
+    return msgspec.structs.replace(
+        spec,
+        dims=tuple(
+            _agreed_dim(spec, side, axis, want, dim, symbols, max_batch)
+            for axis, (want, dim) in enumerate(zip(spec.dims, dims, strict=True))
+        ),
+    )
+
+
+def _agreed_dim(
+    spec: TensorSpec,
+    side: str,
+    axis: int,
+    want: int | str,
+    dim: onnx.TensorShapeProto.Dimension,
+    symbols: dict[str, str],
+    max_batch: int,
+) -> int | str:
+    if axis == 0 and max_batch and not dim.HasField("dim_value"):
+        want = BATCH  # a batch of N in config.txt means: at most N
+    if dim.HasField("dim_value"):
+        if isinstance(want, int) and want == dim.dim_value and not (axis == 0 and max_batch):
+            return want
+        if isinstance(want, str) and side == "output" and not (axis == 0 and max_batch):
+            return int(dim.dim_value)
+        free = isinstance(want, str) or (axis == 0 and max_batch)
+        raise MetadataError(
+            f"config.txt: {side} '{spec.name}': dims[{axis}] is {'to be free' if free else want}, "
+            f"the model has it fixed at {dim.dim_value}",
+            hint=(
+                'export a model whose batch is free, or say "batch_size": 0 and write the fixed dims'
+                if axis == 0 and free
+                else f"write {dim.dim_value} in config.txt"
+            ),
+            code="metadata.dims-mismatch",
+        )
+    if isinstance(want, str):
+        return symbols.setdefault(dim.dim_param, want) if dim.dim_param else want
+    return want

@@ -1,0 +1,192 @@
+"""Inputs for checks and measurements: two sizes of every dynamic dimension, random or from the user's file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convkit.errors import InputError
+from convkit.graph.model import numpy_dtype, read_npz
+from convkit.pipeline.artifact import Artifact
+from convkit.spec.tensor import DType, Interface, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BATCH_SIZES = (1, 3)
+OTHER_SIZES = (64, 96)  # multiples of 32, so that strided networks take them
+
+
+def case_sizes(interface: Interface) -> tuple[dict[str, int], ...]:
+    """Choose sizes for every dynamic dimension: one case where all are fixed, else two that differ everywhere.
+
+    min_dims, opt_dims and max_dims are honoured: the first case is the usual size (batch 1), the second another one.
+    """
+    if not interface.dynamic_dims:
+        return ({},)
+    first: dict[str, int] = {}
+    second: dict[str, int] = {}
+    for spec in interface.inputs:
+        for axis, dim in enumerate(spec.dims):
+            if isinstance(dim, str) and dim not in first:
+                first[dim], second[dim] = _two_sizes(spec, axis, interface.max_batch_size)
+    return (first, second)
+
+
+def _two_sizes(spec: TensorSpec, axis: int, max_batch_size: int) -> tuple[int, int]:
+    is_batch = axis == 0 and spec.dims[0] == "batch"
+    low = spec.min_dims[axis] if spec.min_dims else 1
+    high = spec.max_dims[axis] if spec.max_dims else (max_batch_size if is_batch and max_batch_size else 1 << 31)
+    usual, other = BATCH_SIZES if is_batch else OTHER_SIZES
+    if spec.opt_dims and not is_batch:
+        usual = spec.opt_dims[axis]
+        other = high if high not in (usual, 1 << 31) else low if low != usual else usual + 32
+    usual, other = (min(max(size, low), high) for size in (usual, other))
+    if usual == other:
+        other = usual + 1 if usual < high else max(low, usual - 1)
+    return usual, other
+
+
+def shape_for(spec: TensorSpec, sizes: dict[str, int]) -> tuple[int, ...]:
+    """Return a tensor's shape with its dynamic dimensions filled in."""
+    return tuple(sizes[dim] if isinstance(dim, str) else dim for dim in spec.dims)
+
+
+def random_case(interface: Interface, sizes: dict[str, int], *, seed: int) -> dict[str, np.ndarray]:
+    """Draw every input at random: floats standard normal, integers 0 or 1, uint8 0 to 255, unless a range is given.
+
+    Raises:
+        InputError: an input holds strings, for which nothing sensible can be drawn.
+    """
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    return {spec.name: _random(spec, shape_for(spec, sizes), generator) for spec in interface.inputs}
+
+
+def _random(spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    dtype = numpy_dtype(spec.dtype) if spec.dtype is not DType.STRING else None
+    if dtype is None:
+        raise InputError(
+            f"input '{spec.name}' holds strings, and no random ones would mean anything",
+            hint="give real inputs with --samples FILE.npz",
+            code="samples.strings",
+        )
+    if spec.dtype.is_float:
+        low, high = spec.range or (0.0, 0.0)
+        drawn = generator.uniform(low, high, shape) if spec.range else generator.standard_normal(shape)
+        return drawn.astype(dtype)
+    if spec.dtype is DType.BOOL:
+        return generator.integers(0, 2, shape).astype(dtype)
+    lowest, highest = spec.range or ((0, 255) if spec.dtype is DType.UINT8 else (0, 1))
+    return generator.integers(int(lowest), int(highest), shape, endpoint=True, dtype=np_integer(spec)).astype(dtype)
+
+
+def np_integer(spec: TensorSpec) -> str:
+    """Return the integer type in which numpy draws: unsigned 64 bit for the one type that int64 cannot hold."""
+    return "uint64" if spec.dtype is DType.UINT64 else "int64"
+
+
+def make_cases(interface: Interface, data: Artifact | None, *, seed: int = 0) -> list[dict[str, np.ndarray]]:
+    """Return the inputs on which the source and every later model are run and compared.
+
+    With `data` (``.npz`` files whose arrays are stacked along the first axis) its first rows, at two batch sizes where
+    the batch is dynamic; otherwise random inputs at two sizes of every dynamic dimension.
+    """
+    sizes = case_sizes(interface)
+    if data is None:
+        return [random_case(interface, chosen, seed=seed + number) for number, chosen in enumerate(sizes)]
+    rows = read_rows(interface, data, at_least=1)
+    available = len(next(iter(rows.values())))
+    cases = []
+    for chosen in sizes:
+        wanted = chosen.get("batch", _fixed_batch(interface))
+        indices = [index % available for index in range(wanted)]
+        cases.append({name: array[indices] for name, array in rows.items()})
+    return cases
+
+
+def _fixed_batch(interface: Interface) -> int:
+    first = interface.inputs[0].dims[:1]
+    return first[0] if first and isinstance(first[0], int) else 1
+
+
+def read_rows(
+    interface: Interface, data: Artifact, *, at_least: int = 1, at_most: int | None = None
+) -> dict[str, np.ndarray]:
+    """Read inputs by wire name or alias, stacked along the first axis, from one or several ``.npz`` files.
+
+    Raises:
+        InputError: a tensor is missing, has another type or shape, holds NaN or infinity, or rows are too few.
+    """
+    import numpy as np
+
+    found: dict[str, list[np.ndarray]] = {spec.name: [] for spec in interface.inputs}
+    count = 0
+    for member in data.files:
+        path = data.file(member)
+        archive = read_npz(path)
+        lengths = set()
+        for spec in interface.inputs:
+            array = _checked(spec, archive, path)
+            found[spec.name].append(array)
+            lengths.add(len(array))
+        if len(lengths) != 1:
+            raise InputError(
+                f"{path}: its inputs have {sorted(lengths)} rows: they must have the same number",
+                hint="stack every input along the first axis, one row for each sample",
+                code="data.rows",
+            )
+        count += lengths.pop()
+        if at_most is not None and count >= at_most:
+            break
+    if count < at_least:
+        raise InputError(
+            f"{data.path}: {count} samples, at least {at_least} are needed", hint="give more", code="data.too-few"
+        )
+    return {name: np.concatenate(arrays)[:at_most] for name, arrays in found.items()}
+
+
+def _checked(spec: TensorSpec, archive: dict[str, np.ndarray], path: Path) -> np.ndarray:
+    import numpy as np
+
+    array = archive.get(spec.name, archive.get(spec.alias or spec.name))
+    if array is None:
+        raise InputError(
+            f"{path} has no array called '{spec.name}'" + (f" or '{spec.alias}'" if spec.alias else ""),
+            hint=f"it has: {', '.join(sorted(archive)) or 'nothing'}",
+            code="data.missing-tensor",
+        )
+    wanted = "str" if spec.dtype is DType.STRING else str(numpy_dtype(spec.dtype))
+    if spec.dtype is DType.STRING:
+        if array.dtype.kind not in "US":
+            raise _wrong_type(spec, array, path, wanted)
+        array = array.astype("U")
+    elif str(array.dtype) != wanted:
+        raise _wrong_type(spec, array, path, wanted)
+    fits = array.ndim == len(spec.dims) and all(
+        isinstance(dim, str) or dim == size or axis == 0
+        for axis, (dim, size) in enumerate(zip(spec.dims, array.shape, strict=False))
+    )
+    if not fits:
+        raise InputError(
+            f"{path}: '{spec.name}' has the shape {list(array.shape)}, the model takes [{', '.join(map(str, spec.dims))}]",
+            hint="the first axis counts the samples, the others are the model's",
+            code="data.shape",
+        )
+    if spec.dtype.is_float and not np.isfinite(array).all():
+        bad = int(np.argwhere(~np.isfinite(array.astype(np.float64)))[0][0])
+        raise InputError(
+            f"{path}: '{spec.name}' holds NaN or infinity, first in row {bad}",
+            hint="clean the data; a range cannot be taken from them",
+            code="data.not-finite",
+        )
+    return array
+
+
+def _wrong_type(spec: TensorSpec, array: np.ndarray, path: Path, wanted: str) -> InputError:
+    return InputError(
+        f"{path}: '{spec.name}' is {array.dtype}, the model takes {wanted}",
+        hint=f"convert it once, before saving: array.astype('{wanted}')",
+        code="data.type",
+    )

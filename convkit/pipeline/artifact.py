@@ -1,0 +1,78 @@
+"""Files that steps read and make, known by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterable
+from contextvars import ContextVar
+from pathlib import Path
+
+import msgspec
+
+_CHUNK = 1 << 20
+
+
+class Artifact(msgspec.Struct, frozen=True, kw_only=True, tag="artifact", tag_field="is"):
+    """A folder of files with the digest of its content.
+
+    `path` says where it lies on this machine; it is no part of any key and is never stored. `files` restricts the
+    folder to those members (relative, sorted), for a source that shares its folder with other things.
+    """
+
+    digest: str
+    bytes: int
+    files: tuple[str, ...]
+    path: str = ""
+
+    def file(self, name: str | None = None) -> Path:
+        """Return the path of a member; of the only one when no name is given."""
+        if name is None:
+            (name,) = self.files
+        return Path(self.path, name)
+
+
+def digest_file(path: Path) -> str:
+    """Return ``sha256:`` and the hexadecimal digest of a file's bytes."""
+    with path.open("rb", buffering=0) as stream:
+        return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_bytes(data: bytes) -> str:
+    """Return ``sha256:`` and the hexadecimal digest of `data`."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def gather(folder: Path, files: Iterable[str] | None = None) -> Artifact:
+    """Describe a folder, or the named members of it, as an artifact.
+
+    The digest is over the sorted relative names and each file's own digest; nothing else of the file system
+    (times, owners, the folder's path) enters.
+
+    Raises:
+        FileNotFoundError: a named member is missing.
+    """
+    if files is None:
+        files = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    names = tuple(sorted(files))
+    size = 0
+    lines = []
+    for name in names:
+        path = folder / name
+        size += path.stat().st_size
+        lines.append(f"{digest_file(path)} {name}\n")
+    return Artifact(digest=digest_bytes("".join(lines).encode()), bytes=size, files=names, path=str(folder))
+
+
+_scratch: ContextVar[Path | None] = ContextVar("scratch", default=None)
+
+
+def use_scratch(folder: Path) -> None:
+    """Let `new_folder` make its folders here; a worker calls it before each step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _scratch.set(folder)
+
+
+def new_folder(purpose: str) -> Path:
+    """Make an empty folder for a step's files; in the runner's scratch space, else in the system's temporary one."""
+    return Path(tempfile.mkdtemp(prefix=f"{purpose}-", dir=_scratch.get()))

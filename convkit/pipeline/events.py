@@ -1,0 +1,66 @@
+"""What happened, for whoever watches. Steps and the runner emit; the command line renders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+
+import msgspec
+
+
+class StepStarted(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="started"):
+    """A step begins; `title` says what it does in a few words."""
+
+    stage: str
+    title: str
+
+
+class StepProgress(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="progress"):
+    """`done` of `total` units of the running step are through; `total` 0 means unknown."""
+
+    done: int
+    total: int
+    text: str = ""
+
+
+class StepFinished(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="finished"):
+    """A step ended well."""
+
+    stage: str
+    title: str
+    seconds: float
+    peak_bytes: int
+    cached: bool
+
+
+class Warned(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="warning"):
+    """Something the user should know, with a stable code."""
+
+    code: str
+    message: str
+
+
+Event = StepStarted | StepProgress | StepFinished | Warned
+Observer = Callable[[Event], None]
+
+
+def _ignore(_: Event) -> None:
+    pass
+
+
+_observer: ContextVar[Observer] = ContextVar("observer", default=_ignore)
+
+
+def observe(observer: Observer) -> None:
+    """Send what `warn` and `progress` report, in this process, to `observer`."""
+    _observer.set(observer)
+
+
+def warn(code: str, message: str) -> None:
+    """Tell the user something from within a step; it is remembered with the step's result."""
+    _observer.get()(Warned(code=code, message=message))
+
+
+def progress(done: int, total: int, text: str = "") -> None:
+    """Tell how far the running step is."""
+    _observer.get()(StepProgress(done=done, total=total, text=text))

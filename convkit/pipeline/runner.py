@@ -1,0 +1,229 @@
+"""Runs steps, remembers them, and keeps account of what they cost."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, Self, TypeVar
+
+import msgspec
+
+from convkit.errors import ConvkitError
+from convkit.pipeline.artifact import digest_bytes
+from convkit.pipeline.cache import Cache, Entry, without_paths
+from convkit.pipeline.events import Event, Observer, StepFinished, StepStarted, Warned
+from convkit.pipeline.identity import code_digest, library_versions, machine_digest
+from convkit.pipeline.step import ENVIRONMENTS, Kind, Step
+from convkit.pipeline.worker import Worker
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class StageRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What one step of a run cost. `peak_bytes` is its worker's largest resident set meanwhile."""
+
+    name: str
+    title: str
+    seconds: float
+    peak_bytes: int
+    cached: bool
+
+
+class Contender(Generic[R]):
+    """One side of an alternating measurement: a step and its arguments."""
+
+    def __init__(self, step: Step[..., R], *args: Any, **kwargs: Any) -> None:
+        self.step = step
+        self.arguments: dict[str, Any] = {n: msgspec.to_builtins(v) for n, v in step.bind(*args, **kwargs).items()}
+
+
+class DryRunEnded(Exception):  # noqa: N818 - no error
+    """A dry run has come to the first step whose result is not remembered."""
+
+    def __init__(self, step: Step[..., Any]) -> None:
+        super().__init__(step.title)
+        self.step = step
+
+
+class Runner:
+    """Runs steps for one command. Use it as a context manager: its workers and scratch space end with it.
+
+    Args:
+        cache: where results are remembered.
+        observer: is told what happens.
+        dry: run nothing; raise `DryRunEnded` at the first step whose result is not remembered.
+    """
+
+    def __init__(self, cache: Cache, observer: Observer, *, dry: bool = False) -> None:
+        self.cache = cache
+        self.stages: list[StageRecord] = []
+        self.warnings: list[Warned] = []
+        self._observer = observer
+        self._dry = dry
+        self._expected: tuple[str, ...] = ()
+        self._workers: dict[str, Worker] = {}
+        self._scratch: Path | None = None
+        self._lock: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self._workers.values():
+            worker.stop()
+        self._workers.clear()
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+        if self._lock is not None:
+            os.close(self._lock)
+
+    def expect(self, *environments: str) -> None:
+        """Start these workers together as soon as the first step has to run, so that their imports overlap."""
+        self._expected = environments
+
+    def __call__(self, step: Step[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Return the step's result: the remembered one, else by running it."""
+        arguments = {name: msgspec.to_builtins(value) for name, value in step.bind(*args, **kwargs).items()}
+        key = _key(step, arguments)
+        with self._account(step.stage, step.title) as account:
+            entry = self.cache.load(key)
+            if entry is None:
+                entry = self.cache.store(key, self._run(step, arguments))
+            else:
+                account.cached = True
+                for warning in entry.warnings:
+                    self.observe(warning)
+            account.seconds, account.peak_bytes = entry.seconds, entry.peak_bytes
+        return step.decode_result(entry.result)
+
+    def alternate(self, contenders: Sequence[Contender[R]], *, rounds: int, title: str) -> list[list[R]]:
+        """Run every contender `rounds` times, in turn and in changing order, after one round that does not count.
+
+        Returns, for each contender, its results in order. The whole is one observation.
+        """
+        stage = contenders[0].step.stage
+        keys = [_key(contender.step, contender.arguments) for contender in contenders]
+        key = digest_bytes(msgspec.json.encode(["alternate", keys, rounds])).removeprefix("sha256:")
+        with self._account(stage, title) as account:
+            entry = self.cache.load(key)
+            if entry is None:
+                entry = self.cache.store(key, self._alternate(contenders, rounds))
+            else:
+                account.cached = True
+            account.seconds, account.peak_bytes = entry.seconds, entry.peak_bytes
+        return [
+            [contender.step.decode_result(result) for result in results]
+            for contender, results in zip(contenders, entry.result, strict=True)
+        ]
+
+    def observe(self, event: Event) -> None:
+        """Keep a warning for the report, and pass every event on."""
+        if isinstance(event, Warned):
+            if event in self.warnings:
+                return
+            self.warnings.append(event)
+        self._observer(event)
+
+    def _alternate(self, contenders: Sequence[Contender[R]], rounds: int) -> Entry:
+        results: list[list[Any]] = [[] for _ in contenders]
+        started, peak = time.perf_counter(), 0
+        for number in range(rounds + 1):
+            order = list(enumerate(contenders))
+            for position, contender in order if number % 2 else reversed(order):
+                entry = self._run(contender.step, contender.arguments)
+                peak = max(peak, entry.peak_bytes)
+                if number:
+                    results[position].append(entry.result)
+        seconds = time.perf_counter() - started
+        return Entry(step="alternate", result=results, seconds=seconds, peak_bytes=peak)
+
+    def _run(self, step: Step[..., Any], arguments: dict[str, Any]) -> Entry:
+        if self._dry:
+            raise DryRunEnded(step)
+        warnings: list[Warned] = []
+
+        def note(event: Event) -> None:
+            if isinstance(event, Warned):
+                warnings.append(event)
+            self.observe(event)
+
+        for environment in self._expected:
+            self._worker(environment)
+        returned = self._worker(step.needs).call(step, arguments, self._scratch_folder(), note)
+        return Entry(
+            step=step.name,
+            result=returned.result,
+            warnings=tuple(warnings),
+            seconds=returned.seconds,
+            peak_bytes=returned.peak_bytes,
+        )
+
+    def _worker(self, environment: str) -> Worker:
+        if environment not in self._workers:
+            log = self.cache.root / "logs" / f"{self._scratch_folder().name}-{environment}.log"
+            self._workers[environment] = Worker(environment, log)
+        return self._workers[environment]
+
+    def _scratch_folder(self) -> Path:
+        if self._scratch is None:
+            self._scratch = self.cache.new_scratch()
+            self._lock = os.open(self._scratch / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        return self._scratch
+
+    @contextlib.contextmanager
+    def _account(self, stage: str, title: str) -> Iterator[_Account]:
+        self.observe(StepStarted(stage=stage, title=title))
+        account = _Account()
+        try:
+            yield account
+        except ConvkitError as error:
+            error.stage = error.stage or stage
+            raise
+        self.stages.append(
+            StageRecord(
+                name=stage,
+                title=title,
+                seconds=account.seconds,
+                peak_bytes=account.peak_bytes,
+                cached=account.cached,
+            )
+        )
+        self.observe(
+            StepFinished(
+                stage=stage,
+                title=title,
+                seconds=account.seconds,
+                peak_bytes=account.peak_bytes,
+                cached=account.cached,
+            )
+        )
+
+
+class _Account:
+    seconds = 0.0
+    peak_bytes = 0
+    cached = False
+
+
+def _key(step: Step[..., Any], arguments: dict[str, Any]) -> str:
+    """Derive a step's key from all that its result depends on."""
+    parts = {
+        "step": step.name,
+        "version": step.version,
+        "arguments": without_paths(arguments),
+        "code": code_digest(),
+        "libraries": library_versions(ENVIRONMENTS[step.needs] + step.libraries),
+        "machine": machine_digest() if step.kind is Kind.OBSERVATION else None,
+    }
+    return digest_bytes(msgspec.json.encode(parts, order="sorted")).removeprefix("sha256:")

@@ -1,0 +1,25 @@
+"""Timing a call: what every source and target shares when it is measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import msgspec
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """The latencies of one round, in nanoseconds, one for each call, in order."""
+
+    latencies_ns: tuple[int, ...]
+
+
+def time_calls(call: Callable[[], object], seconds: float, *, at_least: int = 3) -> Timing:
+    """Call again and again for `seconds`, and `at_least` so many times; every call is kept."""
+    latencies = []
+    deadline = time.perf_counter_ns() + int(seconds * 1e9)
+    while len(latencies) < at_least or time.perf_counter_ns() < deadline:
+        started = time.perf_counter_ns()
+        call()
+        latencies.append(time.perf_counter_ns() - started)
+    return Timing(latencies_ns=tuple(latencies))

@@ -1,0 +1,196 @@
+"""A process that holds one framework and runs steps in it.
+
+The runner's half is `Worker`; the process's half is `serve`, started as ``python -m convkit.pipeline.worker``.
+What native libraries print goes to the worker's log; replies and events travel on a socket of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from convkit.errors import ConvkitError, StepError, error_class
+from convkit.pipeline import events
+from convkit.pipeline.artifact import use_scratch
+from convkit.pipeline.channel import Call, Happened, Raised, Reply, Request, Returned, WarmUp, receive, send
+from convkit.pipeline.events import Observer
+from convkit.pipeline.step import Step, find_step
+
+_REQUESTS = msgspec.json.Decoder(Request)
+_REPLIES = msgspec.json.Decoder(Reply)
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_LOG_TAIL = 12
+
+WARM_UPS: dict[str, tuple[str, ...]] = {
+    "onnx": ("numpy", "onnx", "onnxruntime"),
+    "torch": ("numpy", "torch", "onnx", "torch.onnx"),
+    "tensorflow": ("numpy", "tensorflow", "tf2onnx"),
+    "tensorrt": (),
+    "tensorrt-rtx": (),
+}
+"""Modules that a worker imports as soon as it stands, while the runner still does other things."""
+
+
+class Worker:
+    """The runner's handle on one worker process."""
+
+    def __init__(self, environment: str, log: Path) -> None:
+        self.environment = environment
+        self.log = log
+        ours, theirs = socket.socketpair()
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "convkit.pipeline.worker", str(theirs.fileno()), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C is the runner's to handle
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(_import_path())},
+            )
+        theirs.close()
+        self._channel = ours
+        self._send(WarmUp(modules=WARM_UPS[environment]))
+
+    def call(self, step: Step[..., Any], arguments: dict[str, Any], scratch: Path, observer: Observer) -> Returned:
+        """Run a step and wait for its result.
+
+        Raises:
+            ConvkitError: what the step raised; a `StepError` for any other exception and for a worker that died.
+        """
+        self._send(Call(step=step.name, arguments=arguments, scratch=str(scratch)))
+        while (data := receive(self._channel)) is not None:
+            match _REPLIES.decode(data):
+                case Happened(event=event):
+                    observer(event)
+                case Returned() as returned:
+                    return returned
+                case Raised() as raised:
+                    raise self._translated(raised, step)
+        raise self._death(step)
+
+    def stop(self) -> None:
+        """End the process and everything it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._channel.close()
+
+    def _send(self, message: Request) -> None:
+        with contextlib.suppress(BrokenPipeError):  # its death is reported by the next call
+            send(self._channel, message)
+
+    def _translated(self, raised: Raised, step: Step[..., Any]) -> ConvkitError:
+        if raised.error:
+            return error_class(raised.error)(raised.message, hint=raised.hint, code=raised.code, stage=raised.stage)
+        return StepError(
+            f"{step.title}: {raised.message}",
+            hint=f"what the libraries printed is in {self.log}; --debug shows where it was raised",
+            code="step.failed",
+            stage=step.stage,
+        )
+
+    def _death(self, step: Step[..., Any]) -> StepError:
+        status = self._process.wait()
+        if status < 0:
+            how = f"was killed by signal {-status} ({signal.Signals(-status).name})"
+        else:
+            how = f"ended by itself with status {status}"
+        out_of_memory = status == -signal.SIGKILL
+        return StepError(
+            f"{step.title}: the {self.environment} worker {how}. The end of its log:\n{log_tail(self.log)}",
+            hint=(
+                "it was most likely out of memory: give the machine or the container more, or a smaller batch"
+                if out_of_memory
+                else f"the whole log is in {self.log}"
+            ),
+            code="worker.out-of-memory" if out_of_memory else "worker.died",
+            stage=step.stage,
+        )
+
+
+def log_tail(log: Path, lines: int = _LOG_TAIL) -> str:
+    """Return the last lines of a log, indented."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "    (no log)"
+    return "\n".join("    " + line for line in text.splitlines()[-lines:]) or "    (the log is empty)"
+
+
+def _import_path() -> list[str]:
+    return [entry for entry in sys.path if entry and Path(entry).is_dir()]
+
+
+def serve(channel: socket.socket) -> None:
+    """Answer requests until the other side is gone."""
+    events.observe(lambda event: send(channel, Happened(event=event)))
+    while (data := receive(channel)) is not None:
+        match _REQUESTS.decode(data):
+            case WarmUp(modules=modules):
+                for module in modules:
+                    with contextlib.suppress(ImportError):  # the step that needs it says so better
+                        importlib.import_module(module)
+            case Call() as call:
+                send(channel, _run(call))
+
+
+def _run(call: Call) -> Reply:
+    use_scratch(Path(call.scratch))
+    _reset_peak()
+    try:
+        step = find_step(call.step)
+        arguments = step.decode_arguments(call.arguments)
+        started = time.perf_counter()
+        result = step.function(**arguments)
+        seconds = time.perf_counter() - started
+        return Returned(result=msgspec.to_builtins(result), seconds=seconds, peak_bytes=_peak())
+    except ConvkitError as error:
+        traceback.print_exc()
+        return Raised(
+            error=type(error).__name__, message=error.message, hint=error.hint, code=error.code, stage=error.stage
+        )
+    except Exception as error:  # noqa: BLE001 - crosses the pipe and is raised again there
+        traceback.print_exc()
+        text = " ".join(str(error).split())
+        return Raised(error="", message=f"{type(error).__name__}: {text}", hint="", code="", stage=None)
+
+
+def _reset_peak() -> None:
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5): reset VmHWM
+
+
+def _peak() -> int:
+    """Return the largest resident set since `_reset_peak`, in bytes; 0 where the system does not tell."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), "VmHWM: 0 kB")
+    return int(line.split()[1]) * 1024
+
+
+def _die_with(parent: int) -> None:
+    """Let the kernel end this process when the runner dies, however it dies."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died in between
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    _die_with(int(sys.argv[2]))
+    serve(socket.socket(fileno=int(sys.argv[1])))

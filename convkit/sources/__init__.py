@@ -1,0 +1,1 @@
+"""Framework model to ONNX, and the framework's own answers: one file per framework."""

@@ -1,0 +1,109 @@
+"""What a user may ask of each stage. Every structure here is a table of the recipe."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import msgspec
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class TensorNames(Enum):
+    """Which of config.txt's names goes over the wire."""
+
+    NODE_NAME = "node_name"
+    NAME = "name"
+
+
+class Precision(Enum):
+    """What `--quantize` asks for."""
+
+    NONE = "none"
+    DYNAMIC = "dynamic"
+    INT8 = "int8"
+    FP16 = "fp16"
+
+
+class CalibrationMethod(Enum):
+    """How a range is chosen from what calibration saw."""
+
+    MINMAX = "minmax"
+    PERCENTILE = "percentile"
+    ENTROPY = "entropy"
+
+
+class MeasureMode(Enum):
+    """How long to measure: not at all, seconds, or until the interval is narrow."""
+
+    NONE = "none"
+    QUICK = "quick"
+    FULL = "full"
+
+
+class EngineMode(Enum):
+    """Whether an engine is built now or prepared for `convkit build`."""
+
+    AUTO = "auto"
+    NOW = "now"
+    DEFER = "defer"
+
+
+class ExportOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[export]`: from the framework to ONNX."""
+
+    model_def: str | None = None
+    """``FILE.py:factory`` or ``module:factory``: a function that returns the torch.nn.Module of a state dict."""
+    signature: str | None = None
+    """The SavedModel's signature; by default ``serving_default``, or the only one."""
+    opset: Annotated[int, msgspec.Meta(ge=13, le=26)] | None = None
+    """The ONNX opset to write; by default the exporter's safest (18)."""
+    tensor_names: TensorNames = TensorNames.NODE_NAME
+    """Which of config.txt's names goes over the wire."""
+    max_batch_size: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """Triton's max_batch_size; by default config.txt's batch_size, else 8 for a dynamic batch and 0 for a fixed one."""
+    samples: str | None = None
+    """A ``.npz`` file of inputs for checks, measurements and warm-up."""
+
+
+class Simplifier(Enum):
+    """A library that folds constants and fuses nodes."""
+
+    ONNXSLIM = "onnxslim"
+    ONNXSIM = "onnxsim"
+
+
+class SimplifyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[simplify]`: fewer nodes, the same numbers."""
+
+    chain: tuple[Simplifier, ...] = (Simplifier.ONNXSLIM, Simplifier.ONNXSIM)
+    """The simplifiers to try, in order; empty leaves the graph as the exporter wrote it."""
+
+
+class QuantizeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[quantize]`: a smaller number format."""
+
+    precision: Precision = Precision.NONE
+    data: str | None = None
+    """Calibration data: a ``.npz`` file whose arrays are stacked along the first axis, or a folder of such files."""
+    method: CalibrationMethod = CalibrationMethod.MINMAX
+    samples: Positive = 128
+    """At most this many samples of the calibration data are used."""
+    allow_random: bool = False
+    """Calibrate on random inputs where no data are given. The scales then mean little."""
+
+
+class CheckOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[check]`: how far the final model may differ from the source framework's outputs."""
+
+    max_error: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Largest absolute difference of any element; replaces the precision's default tolerance."""
+    min_sqnr: float | None = None
+    """Least signal-to-quantization-noise ratio of any output, in dB; replaces the precision's default tolerance."""
+
+
+class MeasureOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[measure]`: latency and throughput, before and after."""
+
+    mode: MeasureMode = MeasureMode.QUICK
