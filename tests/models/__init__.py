@@ -1,0 +1,1 @@
+"""Models that tests build: small, real, with the same weights every time."""
