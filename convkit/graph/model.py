@@ -111,5 +111,6 @@ def numpy_dtype(dtype: DType) -> np.dtype[Any]:
     if dtype is DType.BFLOAT16:
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
     return np.dtype(dtype.numpy)

@@ -24,14 +24,15 @@ DEFAULT_MAX_BATCH = 8
 
 def wanted_interface(metadata: Metadata, names: TensorNames, max_batch_size: int | None) -> Interface:
     """Return the interface that config.txt describes; its -1 become named dimensions, the first one ``batch``."""
+    batch = metadata.batch_size if max_batch_size is None else max_batch_size
     return Interface(
-        inputs=tuple(_spec(tensor, names) for tensor in metadata.inputs),
-        outputs=tuple(_spec(tensor, names) for tensor in metadata.outputs),
-        max_batch_size=metadata.batch_size if max_batch_size is None else max_batch_size,
+        inputs=tuple(_spec(tensor, names, batch) for tensor in metadata.inputs),
+        outputs=tuple(_spec(tensor, names, batch) for tensor in metadata.outputs),
+        max_batch_size=batch,
     )
 
 
-def _spec(tensor: TensorMetadata, names: TensorNames) -> TensorSpec:
+def _spec(tensor: TensorMetadata, names: TensorNames, max_batch_size: int) -> TensorSpec:
     wire, other = tensor.node_name, tensor.name
     if names is TensorNames.NAME:
         wire, other = other, wire
@@ -39,7 +40,10 @@ def _spec(tensor: TensorMetadata, names: TensorNames) -> TensorSpec:
         name=wire,
         alias=other if other != wire else None,
         dtype=tensor.dtype,
-        dims=tuple(dim if dim != -1 else _dim_name(wire, axis) for axis, dim in enumerate(tensor.dims)),
+        dims=tuple(
+            _dim_name(wire, axis) if dim == -1 or (axis == 0 and max_batch_size) else dim
+            for axis, dim in enumerate(tensor.dims)
+        ),
         range=tensor.range,
         min_dims=tensor.min_dims,
         opt_dims=tensor.opt_dims,
@@ -198,14 +202,12 @@ def _agreed_dim(
     symbols: dict[str, str],
     max_batch: int,
 ) -> int | str:
-    if axis == 0 and max_batch and not dim.HasField("dim_value"):
-        want = BATCH  # a batch of N in config.txt means: at most N
     if dim.HasField("dim_value"):
-        if isinstance(want, int) and want == dim.dim_value and not (axis == 0 and max_batch):
+        if want == dim.dim_value:
             return want
-        if isinstance(want, str) and side == "output" and not (axis == 0 and max_batch):
+        free = isinstance(want, str)
+        if free and side == "output" and not (axis == 0 and max_batch):
             return int(dim.dim_value)
-        free = isinstance(want, str) or (axis == 0 and max_batch)
         raise MetadataError(
             f"config.txt: {side} '{spec.name}': dims[{axis}] is {'to be free' if free else want}, "
             f"the model has it fixed at {dim.dim_value}",

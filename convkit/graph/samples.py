@@ -170,7 +170,7 @@ def _checked(spec: TensorSpec, archive: dict[str, np.ndarray], path: Path) -> np
     )
     if not fits:
         raise InputError(
-            f"{path}: '{spec.name}' has the shape {list(array.shape)}, the model takes [{', '.join(map(str, spec.dims))}]",
+            f"{path}: '{spec.name}' has the shape {list(array.shape)}, the model takes {spec}",
             hint="the first axis counts the samples, the others are the model's",
             code="data.shape",
         )

@@ -16,7 +16,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
 def time_calls(call: Callable[[], object], seconds: float, *, at_least: int = 3) -> Timing:
     """Call again and again for `seconds`, and `at_least` so many times; every call is kept."""
-    latencies = []
+    latencies: list[int] = []
     deadline = time.perf_counter_ns() + int(seconds * 1e9)
     while len(latencies) < at_least or time.perf_counter_ns() < deadline:
         started = time.perf_counter_ns()

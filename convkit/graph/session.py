@@ -1,0 +1,73 @@
+"""Running an ONNX graph: ONNX Runtime on the CPU, the judge of every graph on its way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convkit.errors import StepError
+from convkit.graph.model import Model, Tensors
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_sessions: dict[tuple[str, bool], Any] = {}
+
+
+def open_session(path: Path, *, key: str, plain: bool = False) -> Any:
+    """Open an `onnxruntime.InferenceSession` on the CPU; once for each `key` in one process.
+
+    Args:
+        path: the ONNX file.
+        key: what tells this model from any other, such as its digest.
+        plain: leave the graph as it is, without optimizations: a reference rather than a runtime.
+
+    Raises:
+        StepError: ONNX Runtime refuses the model; its own reason is in the message.
+    """
+    import onnxruntime
+
+    if (key, plain) not in _sessions:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if plain:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise StepError(
+                f"ONNX Runtime {onnxruntime.__version__} refuses {path.name}: {' '.join(str(error).split())}",
+                hint="the message names the node; an operator without a kernel here needs another export or target",
+                code="onnxruntime.refused",
+            ) from error
+        _sessions[key, plain] = session
+    return _sessions[key, plain]
+
+
+def close_sessions() -> None:
+    """Forget every open session and its memory."""
+    _sessions.clear()
+
+
+def run_session(session: Any, names: tuple[str, ...], inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Run a session once and return its outputs by name.
+
+    Raises:
+        StepError: ONNX Runtime fails on these inputs.
+    """
+    try:
+        return dict(zip(names, session.run(list(names), inputs), strict=True))
+    except Exception as error:
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
+        raise StepError(
+            f"ONNX Runtime fails on the inputs {shapes}: {' '.join(str(error).split())}",
+            hint="the message names the node; a dimension that may not be free belongs into config.txt as a number",
+            code="onnxruntime.failed",
+        ) from error
+
+
+def run_model(model: Model, cases: Tensors) -> list[dict[str, np.ndarray]]:
+    """Return the model's outputs for every case, under their wire names."""
+    session = open_session(model.path, key=model.files.digest)
+    names = tuple(spec.name for spec in model.interface.outputs)
+    return [run_session(session, names, case) for case in cases]

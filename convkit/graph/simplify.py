@@ -1,0 +1,179 @@
+"""Fewer nodes, the same numbers: constant folding and fusion of an ONNX graph."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from convkit.graph.census import Census, take_census
+from convkit.graph.model import EXTERNAL_ABOVE, Model, load_model, save_model
+from convkit.graph.names import strip_origins, subgraphs
+from convkit.pipeline import events
+from convkit.pipeline.step import step
+from convkit.spec.options import Simplifier
+
+if TYPE_CHECKING:
+    import onnx
+
+_FOLDABLE = frozenset({"Identity", "Dropout"})
+_FUSES_INTO = {"BatchNormalization": {"Conv", "ConvTranspose", "Gemm"}, "Add": {"MatMul"}}
+_ON_SHAPES = "arithmetic on shapes"
+_SHAPE_ARITHMETIC = frozenset({"Shape", "Size", "ConstantOfShape", "NonZero", "Range"})
+
+
+class Simplified(msgspec.Struct, frozen=True, kw_only=True):
+    """A graph with no more nodes than it had, and what was tried on it."""
+
+    model: Model
+    before: Census
+    after: Census
+    applied: tuple[str, ...]
+    """What each simplifier of the chain did, a sentence each."""
+
+
+@step(version=1, stage="simplify", title="Simplify the graph", needs="onnx", libraries=("onnxsim", "onnxslim"))
+def simplify(model: Model, *, chain: tuple[Simplifier, ...]) -> Simplified:
+    """Simplify an ONNX model, and never hand on a larger one.
+
+    Each simplifier of `chain` works on the smallest graph so far, and is left out where the graph has nothing that
+    it could fold or fuse. Inputs and outputs keep their names, types and order; whether the numbers held is the
+    business of the check that follows.
+    """
+    proto = load_model(model)
+    before = take_census(proto)
+    smallest = proto
+    applied: list[str] = []
+    for simplifier in chain:
+        reason = _reason_to_skip(simplifier, smallest, first=not applied)
+        if reason:
+            applied.append(f"{simplifier.value}: left out, {reason}")
+            continue
+        candidate = SIMPLIFIERS[simplifier](smallest)
+        if candidate is not None and _same_interface(candidate, proto) and _nodes(candidate) < _nodes(smallest):
+            applied.append(f"{simplifier.value}: {_nodes(smallest)} nodes became {_nodes(candidate)}")
+            smallest = candidate
+        else:
+            applied.append(f"{simplifier.value}: nothing gained")
+    if smallest is proto:
+        return Simplified(model=model, before=before, after=before, applied=tuple(applied))
+    _keep_form(smallest, proto)
+    return Simplified(
+        model=save_model(smallest, model.interface), before=before, after=take_census(smallest), applied=tuple(applied)
+    )
+
+
+def _onnxslim(proto: onnx.ModelProto) -> onnx.ModelProto | None:
+    import onnxslim
+
+    return onnxslim.slim(_copy(proto), verbose=False)
+
+
+def _onnxsim(proto: onnx.ModelProto) -> onnx.ModelProto | None:
+    import onnxsim
+
+    simplified, holds = onnxsim.simplify(_copy(proto), check_n=0)
+    return simplified if holds else None
+
+
+SIMPLIFIERS: dict[Simplifier, Callable[[onnx.ModelProto], onnx.ModelProto | None]] = {
+    Simplifier.ONNXSLIM: _onnxslim,
+    Simplifier.ONNXSIM: _onnxsim,
+}
+
+
+def _reason_to_skip(simplifier: Simplifier, proto: onnx.ModelProto, *, first: bool) -> str | None:
+    if importlib.util.find_spec(simplifier.value) is None:
+        events.warn("simplify.missing", f"{simplifier.value} is not installed: pip install {simplifier.value}")
+        return "not installed"
+    if proto.ByteSize() > EXTERNAL_ABOVE:
+        return "the model is too large to be held in memory several times"
+    what = something_to_simplify(proto)
+    if what is None:
+        return "the graph has nothing to fold or fuse"
+    must_import_torch = "torch" not in sys.modules and importlib.util.find_spec("torch") is not None
+    if simplifier is Simplifier.ONNXSIM and must_import_torch and not first and what.startswith(_ON_SHAPES):
+        return f"it would import torch for what is left: {what}"
+    return None
+
+
+def something_to_simplify(proto: onnx.ModelProto) -> str | None:
+    """Say what a simplifier could fold or fuse in the graph; None where it is minimal already.
+
+    Looked for: nodes that do nothing, nodes whose inputs are all constant, normalizations and additions that the
+    node before can take in, arithmetic on shapes, the same node twice, transposes in a row.
+    """
+    for graph in subgraphs(proto.graph):
+        constants = {tensor.name for tensor in graph.initializer}
+        constants |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
+        producer = {name: node for node in graph.node for name in node.output}
+        consumers = Counter(name for node in graph.node for name in node.input)
+        seen: set[bytes] = set()
+        for node in graph.node:
+            if found := _opportunity(node, constants, producer, consumers):
+                return found
+            alike = b"|".join([node.op_type.encode(), *sorted(a.SerializeToString() for a in node.attribute)])
+            alike += "|".join(node.input).encode()
+            if alike in seen and node.input:
+                return "the same node twice"
+            seen.add(alike)
+    return None
+
+
+def _opportunity(
+    node: onnx.NodeProto, constants: set[str], producer: dict[str, onnx.NodeProto], consumers: Counter[str]
+) -> str | None:
+    inputs = [name for name in node.input if name]
+    if node.op_type in _FOLDABLE:
+        return f"a node that does nothing ({node.op_type})"
+    if inputs and all(name in constants for name in inputs) and not node.op_type.startswith("Random"):
+        return f"a constant expression ({node.op_type})"
+    if node.op_type in _SHAPE_ARITHMETIC:
+        return f"{_ON_SHAPES} ({node.op_type})"
+    before = producer.get(inputs[0]) if inputs else None
+    if before is None or consumers[inputs[0]] != 1:
+        return None
+    if node.op_type == "Transpose" and before.op_type == "Transpose":
+        return "transposes in a row"
+    if before.op_type in _FUSES_INTO.get(node.op_type, ()):
+        if node.op_type == "BatchNormalization":
+            return "a normalization to fuse"
+        return None  # MatMul and Add are two kernels or one as the runtime likes: onnxslim's Gemm needs 2-D inputs
+    return None
+
+
+def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    return copy
+
+
+def _nodes(proto: onnx.ModelProto) -> int:
+    return sum(len(graph.node) for graph in subgraphs(proto.graph))
+
+
+def _same_interface(candidate: onnx.ModelProto, proto: onnx.ModelProto) -> bool:
+    return all(
+        [(value.name, value.type.tensor_type.elem_type) for value in theirs]
+        == [(value.name, value.type.tensor_type.elem_type) for value in ours]
+        for theirs, ours in (
+            (candidate.graph.input, proto.graph.input),
+            (candidate.graph.output, proto.graph.output),
+        )
+    )
+
+
+def _keep_form(candidate: onnx.ModelProto, proto: onnx.ModelProto) -> None:
+    """Give back what a simplifier may have touched besides nodes: declared shapes, IR version, no origins."""
+    for theirs, ours in ((candidate.graph.input, proto.graph.input), (candidate.graph.output, proto.graph.output)):
+        for value, original in zip(theirs, ours, strict=True):
+            value.CopyFrom(original)
+    candidate.ir_version = proto.ir_version
+    candidate.graph.ClearField("value_info")
+    strip_origins(candidate)

@@ -1,0 +1,1 @@
+"""Numerical difference and latency, on anything that can be run."""

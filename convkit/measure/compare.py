@@ -1,0 +1,160 @@
+"""How far one model's outputs are from another's."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from convkit.graph.model import Model, Tensors
+from convkit.graph.session import run_model
+from convkit.pipeline.step import step
+from convkit.spec.options import CheckOptions, Precision
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ABSOLUTE, RELATIVE = 1e-4, 1e-3
+"""FP32: an element a holds against the reference b where |a - b| <= 1e-4 + 1e-3 |b|."""
+LEAST_SQNR_DB = {Precision.FP16: 30.0, Precision.DYNAMIC: 10.0, Precision.INT8: 10.0}
+
+
+class OutputDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """One output against its reference, the worst over all cases."""
+
+    name: str
+    max_abs: float | None
+    """Largest |a - b|; None where it is not finite, or the shapes differ."""
+    max_rel: float | None
+    """Largest |a - b| / |b| over the elements where b is not 0; None as above."""
+    cosine: float
+    """Cosine of the angle between a and b, taken as vectors."""
+    sqnr_db: float | None
+    """10 log10(sum b^2 / sum (a - b)^2), in dB; None where the difference is nothing, or not finite."""
+    passed: bool
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """A model's outputs held against the source framework's."""
+
+    passed: bool
+    tolerance: str
+    """The rule, in words and numbers."""
+    outputs: tuple[OutputDifference, ...]
+    cases: int
+    """How many sets of inputs were compared."""
+
+
+@step(version=1, stage="check", title="Check the numbers", needs="onnx")
+def compare_outputs(
+    model: Model, *, samples: Tensors, references: Tensors, precision: Precision, options: CheckOptions
+) -> Verification:
+    """Run the model in ONNX Runtime on `samples`, and hold its outputs against `references`.
+
+    Returns a verification that says whether every output holds; the caller decides what follows.
+    """
+    answers = run_model(model, samples)
+    return hold_against(list(references), answers, precision, options)
+
+
+def hold_against(
+    references: list[dict[str, np.ndarray]],
+    answers: list[dict[str, np.ndarray]],
+    precision: Precision,
+    options: CheckOptions,
+) -> Verification:
+    """Compare case by case: every output by its worst case."""
+    worst: dict[str, OutputDifference] = {}
+    for reference, answer in zip(references, answers, strict=True):
+        for name, expected in reference.items():
+            found = _difference(name, answer[name], expected, precision, options)
+            worst[name] = _worse(worst[name], found) if name in worst else found
+    outputs = tuple(worst.values())
+    return Verification(
+        passed=all(output.passed for output in outputs),
+        tolerance=tolerance(precision, options),
+        outputs=outputs,
+        cases=len(references),
+    )
+
+
+def tolerance(precision: Precision, options: CheckOptions) -> str:
+    """Say by which rule outputs are judged."""
+    rules = []
+    if options.max_error is not None:
+        rules.append(f"|a - b| <= {options.max_error:g}")
+    if options.min_sqnr is not None:
+        rules.append(f"SQNR >= {options.min_sqnr:g} dB")
+    if not rules:
+        least = LEAST_SQNR_DB.get(precision)
+        rules.append(f"|a - b| <= {ABSOLUTE:g} + {RELATIVE:g} |b|" if least is None else f"SQNR >= {least:g} dB")
+    return " and ".join(rules)
+
+
+def _difference(
+    name: str, found: np.ndarray, expected: np.ndarray, precision: Precision, options: CheckOptions
+) -> OutputDifference:
+    import numpy as np
+
+    if found.shape != expected.shape or expected.dtype.kind in "OUS":
+        equal = found.shape == expected.shape and bool((found.astype("U") == expected.astype("U")).all())
+        lost = 0.0 if equal else None
+        return OutputDifference(name=name, max_abs=lost, max_rel=lost, cosine=float(equal), sqnr_db=None, passed=equal)
+    a, b = (np.asarray(array, dtype=np.float64).ravel() for array in (found, expected))
+    with np.errstate(invalid="ignore"):
+        gap = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
+    gap = np.where(np.isnan(gap), np.inf, gap)
+    size = np.abs(np.where(np.isfinite(b), b, 0.0))
+    relative = np.divide(gap, size, out=np.zeros_like(gap), where=size > 0)
+    signal, noise = float(size @ size), float(gap @ gap)
+    sqnr = None if noise == 0 else 10 * math.log10(signal / noise) if signal > 0 and noise < math.inf else -math.inf
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    passed = _holds(gap, size, sqnr, exact=expected.dtype.kind in "iub", precision=precision, options=options)
+    return OutputDifference(
+        name=name,
+        max_abs=_finite(float(gap.max(initial=0.0))),
+        max_rel=_finite(float(relative.max(initial=0.0))),
+        cosine=1.0 if noise == 0 else float(a @ b) / norms if 0 < norms < math.inf else 0.0,
+        sqnr_db=None if sqnr is None else _finite(sqnr),
+        passed=passed,
+    )
+
+
+def _holds(
+    gap: np.ndarray,
+    size: np.ndarray,
+    sqnr: float | None,
+    *,
+    exact: bool,
+    precision: Precision,
+    options: CheckOptions,
+) -> bool:
+    if options.max_error is not None or options.min_sqnr is not None:
+        within = options.max_error is None or bool((gap <= options.max_error).all())
+        return within and (options.min_sqnr is None or sqnr is None or sqnr >= options.min_sqnr)
+    least = LEAST_SQNR_DB.get(precision)
+    if least is not None:
+        return sqnr is None or sqnr >= least
+    return bool((gap == 0).all()) if exact else bool((gap <= ABSOLUTE + RELATIVE * size).all())
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _worse(one: OutputDifference, other: OutputDifference) -> OutputDifference:
+    """Merge two cases of one output: each figure the worse one."""
+
+    def largest(a: float | None, b: float | None) -> float | None:
+        return None if a is None or b is None else max(a, b)
+
+    ratios = [difference.sqnr_db for difference in (one, other) if difference.max_abs != 0]
+    return OutputDifference(
+        name=one.name,
+        max_abs=largest(one.max_abs, other.max_abs),
+        max_rel=largest(one.max_rel, other.max_rel),
+        cosine=min(one.cosine, other.cosine),
+        sqnr_db=min((ratio for ratio in ratios if ratio is not None), default=None) if None not in ratios else None,
+        passed=one.passed and other.passed,
+    )

@@ -1,0 +1,258 @@
+"""Getting a torch.nn.Module out of what the user has: a checkpoint, a model definition, or both."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import os
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from convkit.errors import InputError, StepError
+from convkit.pipeline.artifact import Artifact
+from convkit.sources.checkpoint import CheckpointKind, read_checkpoint
+
+if TYPE_CHECKING:
+    import torch
+
+
+class TorchSource(msgspec.Struct, frozen=True, kw_only=True):
+    """A PyTorch model as the user has it.
+
+    `files` holds `checkpoint` and, where code beside it may run, that code. `definition` is the file that
+    ``--model-def`` names, `factory` the function in it (or ``module.name:function`` where there is no file).
+    """
+
+    files: Artifact
+    checkpoint: str
+    kind: CheckpointKind
+    trusted: bool = False
+    loader: str | None = None
+    """The file beside the checkpoint that defines ``load_model()``."""
+    definition: Artifact | None = None
+    factory: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """Return what tells this source from any other."""
+        return f"{self.files.digest} {self.definition.digest if self.definition else ''} {self.factory}"
+
+
+_loaded: dict[str, torch.nn.Module] = {}
+
+
+def load_module(source: TorchSource) -> torch.nn.Module:
+    """Build the module, on the CPU and in evaluation mode; once for each source in one process.
+
+    Raises:
+        InputError: the checkpoint is damaged, does not fit the definition, or is no module.
+        StepError: the user's code failed.
+    """
+    import torch
+
+    if source.digest not in _loaded:
+        with _as_the_author_runs_it(source) if source.trusted else contextlib.nullcontext():
+            module = _build(source)
+        if not isinstance(module, torch.nn.Module):
+            raise InputError(
+                f"{source.checkpoint}: loading gave a {type(module).__name__}, not a torch.nn.Module",
+                hint="load_model() or the factory must return the module itself",
+                code="source.no-module",
+            )
+        _loaded[source.digest] = module.cpu().eval().requires_grad_(requires_grad=False)
+    return _loaded[source.digest]
+
+
+def _build(source: TorchSource) -> Any:
+    path = source.files.file(source.checkpoint)
+    if source.factory:
+        module = _called(_factory(source), source.factory)
+        _fill(module, _load(path, source), source)
+        return module
+    if source.loader:
+        return _called(_attribute(_import_file(source.files.file(source.loader)), "load_model"), "load_model()")
+    return _load(path, source)
+
+
+def _load(path: Path, source: TorchSource) -> Any:
+    import torch
+
+    try:
+        if source.kind is CheckpointKind.PICKLED_MODULE and source.trusted:
+            _offer_names(path.parent)
+            return torch.load(path, map_location="cpu", weights_only=False)
+        with torch.serialization.safe_globals(_own_classes(path)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, AttributeError, ModuleNotFoundError, EOFError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{path.name} cannot be loaded: {first}",
+            hint=_loading_hint(error),
+            code="source.unreadable",
+        ) from error
+
+
+def _loading_hint(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"its pickle names a module that is not here: pip install {error.name}, or put {error.name}.py beside it"
+    if isinstance(error, AttributeError):
+        return "a class that it was saved with is missing: put the model.py that defines it beside it, with --trust"
+    return "save it again with torch.save(model.state_dict(), path); a whole module in the old format needs --trust"
+
+
+def _own_classes(path: Path) -> list[Any]:
+    """Resolve the torch.nn module classes that the checkpoint names; nothing else is admitted."""
+    import torch
+
+    classes: list[Any] = [set]
+    for name in read_checkpoint(path).names:
+        module, _, attribute = name.rpartition(".")
+        if module.startswith("torch.nn.modules"):
+            found = getattr(importlib.import_module(module), attribute, None)
+            if isinstance(found, type) and issubclass(found, torch.nn.Module):
+                classes.append(found)
+    return classes
+
+
+def _fill(module: Any, state: Any, source: TorchSource) -> None:
+    import torch
+
+    if not isinstance(module, torch.nn.Module):
+        return  # reported by the caller, with the type
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise InputError(
+            f"{source.checkpoint} holds a {type(state).__name__}, not a state dict",
+            hint="save it with torch.save(model.state_dict(), path)",
+            code="source.no-state-dict",
+        )
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(
+            f"{source.checkpoint} does not fit {source.factory}: {' '.join(str(error).split())}",
+            hint="the factory must build the very architecture that the weights were saved from",
+            code="source.state-dict-mismatch",
+        ) from error
+
+
+def _factory(source: TorchSource) -> Callable[[], Any]:
+    where, _, name = (source.factory or "").rpartition(":")
+    if source.definition is not None:
+        return _attribute(_import_file(source.definition.file()), name)
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return _attribute(importlib.import_module(where), name)
+    except ImportError as error:
+        raise InputError(
+            f"--model-def {source.factory}: {error}",
+            hint="name a FILE.py:function, or install the package that holds the module",
+            code="source.model-def",
+        ) from error
+
+
+def _attribute(module: Any, name: str) -> Callable[[], Any]:
+    found = getattr(module, name, None)
+    if not callable(found):
+        functions = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise InputError(
+            f"{module.__name__} defines no function {name}()",
+            hint=f"it defines: {', '.join(functions) or 'no function'}",
+            code="source.model-def",
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def _called(function: Callable[[], Any], name: str) -> Any:
+    try:
+        return function()
+    except Exception as error:
+        raise StepError(
+            f"{name} raised {type(error).__name__}: {error} ({_where(error)})",
+            hint=(
+                f"install what the model needs: pip install {error.name}"
+                if isinstance(error, ModuleNotFoundError)
+                else "it must run without arguments, without a GPU, from the model's folder"
+            ),
+            code="source.user-code",
+        ) from error
+
+
+def _where(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return "no line"
+    return f"{Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}"
+
+
+def _import_file(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path} is no Python file", hint="name a .py file", code="source.model-def")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise StepError(
+            f"importing {path.name} raised {type(error).__name__}: {error} ({_where(error)})",
+            hint=(
+                f"install what it needs: pip install {error.name}{_requirements(path.parent)}"
+                if isinstance(error, ModuleNotFoundError)
+                else "it must import without arguments, without a GPU, from its own folder"
+            ),
+            code="source.user-code",
+        ) from error
+    finally:
+        sys.dont_write_bytecode = writes
+    return module
+
+
+def _requirements(folder: Path) -> str:
+    listed = folder / "requirements.txt"
+    return f", or all that {listed.name} lists: pip install -r {listed}" if listed.is_file() else ""
+
+
+def _offer_names(folder: Path) -> None:
+    """Put model.py's names where whole pickles saved from a script look for them: in ``__main__``."""
+    if (folder / "model.py").is_file():
+        module = _import_file(folder / "model.py")
+        for name, value in vars(module).items():
+            if not name.startswith("__"):
+                setattr(sys.modules["__main__"], name, value)
+
+
+@contextlib.contextmanager
+def _as_the_author_runs_it(source: TorchSource) -> Iterator[None]:
+    """Run trusted code as dl_inference did: from the model's folder, `torch.load` as before 2.6, nothing written."""
+    import torch
+
+    folder = source.files.file(source.checkpoint).parent
+    before, writes, load = Path.cwd(), sys.dont_write_bytecode, torch.load
+
+    @functools.wraps(load)
+    def load_as_before(*args: Any, **kwargs: Any) -> Any:
+        kwargs.setdefault("weights_only", False)
+        if not torch.cuda.is_available():
+            kwargs.setdefault("map_location", "cpu")
+        return load(*args, **kwargs)
+
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    sys.dont_write_bytecode = True
+    torch.load = load_as_before
+    try:
+        yield
+    finally:
+        torch.load = load
+        os.chdir(before)
+        sys.dont_write_bytecode = writes
