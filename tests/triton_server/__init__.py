@@ -1,0 +1,1 @@
+"""A real Triton server for tests, and what it says to what convkit writes."""
