@@ -42,6 +42,10 @@ class ConvkitError(Exception):
         self.hint = hint
         self.code = code
         self.stage = stage
+        self.report: str | None = None
+        """Path of the failed run's report, where one was written."""
+        self.document: object | None = None
+        """That report itself (a `convkit.report.document.Report`)."""
 
 
 class UsageError(ConvkitError):

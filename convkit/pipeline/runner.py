@@ -95,7 +95,7 @@ class Runner:
         """Return the step's result: the remembered one, else by running it."""
         arguments = {name: msgspec.to_builtins(value) for name, value in step.bind(*args, **kwargs).items()}
         key = _key(step, arguments)
-        with self._account(step.stage, step.title) as account:
+        with self.account(step.stage, step.title) as account:
             entry = self.cache.load(key)
             if entry is None:
                 entry = self.cache.store(key, self._run(step, arguments))
@@ -114,7 +114,7 @@ class Runner:
         stage = contenders[0].step.stage
         keys = [_key(contender.step, contender.arguments) for contender in contenders]
         key = digest_bytes(msgspec.json.encode(["alternate", keys, rounds])).removeprefix("sha256:")
-        with self._account(stage, title) as account:
+        with self.account(stage, title) as account:
             entry = self.cache.load(key)
             if entry is None:
                 entry = self.cache.store(key, self._alternate(contenders, rounds))
@@ -182,14 +182,18 @@ class Runner:
         return self._scratch
 
     @contextlib.contextmanager
-    def _account(self, stage: str, title: str) -> Iterator[_Account]:
+    def account(self, stage: str, title: str) -> Iterator[Account]:
+        """Keep account of a part of the run: the caller fills in what it cost, or it is timed here."""
         self.observe(StepStarted(stage=stage, title=title))
-        account = _Account()
+        account = Account()
+        started = time.perf_counter()
         try:
             yield account
         except ConvkitError as error:
             error.stage = error.stage or stage
             raise
+        if not account.seconds and not account.cached:
+            account.seconds = time.perf_counter() - started
         self.stages.append(
             StageRecord(
                 name=stage,
@@ -210,7 +214,9 @@ class Runner:
         )
 
 
-class _Account:
+class Account:
+    """What a part of the run cost; seconds are taken by the clock unless they are set."""
+
     seconds = 0.0
     peak_bytes = 0
     cached = False

@@ -44,6 +44,8 @@ NaturalInt = Annotated[int, msgspec.Meta(ge=0)]
 class ServingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How Triton runs the model: the recipe's table `[triton]`."""
 
+    release: str | None = None
+    """The release that will serve the model, such as ``24.10``; by default the oldest that convkit writes for."""
     version_policy: Literal["latest", "all"] | tuple[PositiveInt, ...] = "latest"
     """Which versions are served: the highest, all of them, or those listed."""
     instances: PositiveInt = 1

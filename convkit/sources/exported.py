@@ -24,5 +24,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     """What wrote the ONNX file, with the road taken."""
     parameters: int
     """Elements of all weights."""
+    renamed: dict[str, str] = {}
+    """Wire name to the file's own name, where an ONNX source calls an input otherwise."""
     matched: tuple[str, ...] = ()
     """Sentences on how names of config.txt were matched to tensors where that was not plain."""

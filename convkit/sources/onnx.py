@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from convkit.errors import InputError, MetadataError, StepError
+from convkit.graph.census import take_census
 from convkit.graph.model import Tensors, save_model, save_tensors
 from convkit.graph.names import subgraphs
 from convkit.graph.present import interface_of, present, wanted_interface
@@ -131,7 +132,8 @@ def import_onnx(
         references=save_tensors(answers),
         framework=f"onnxruntime {onnxruntime.__version__}",
         exporter=f"read with onnx {onnx.__version__}",
-        parameters=_parameters(proto),
+        parameters=take_census(proto).parameters,
+        renamed={spec.name: name for spec, name in zip(wanted.inputs, inputs, strict=True) if spec.name != name},
     )
 
 
@@ -203,12 +205,6 @@ def _within_opsets(proto: onnx.ModelProto, asked: int | None, highest: int) -> o
         ) from error
     events.warn("source.opset-converted", f"opset {has} was converted to {wanted}")
     return converted
-
-
-def _parameters(proto: onnx.ModelProto) -> int:
-    from convkit.graph.census import take_census
-
-    return take_census(proto).parameters
 
 
 @observation(version=1, stage="measure", title="Time the ONNX source", needs="onnx")

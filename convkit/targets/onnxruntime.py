@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from convkit.graph.model import Model, Tensors
+from collections.abc import Mapping
+
+from convkit.errors import UsageError
+from convkit.graph.model import MODEL_FILE, Model, Tensors
 from convkit.graph.quant_profile import QuantProfile
 from convkit.graph.session import open_session
+from convkit.pipeline.runner import Runner
 from convkit.pipeline.step import observation
 from convkit.pipeline.stopwatch import Timing, time_calls
+from convkit.spec.options import EngineMode, Precision
+from convkit.targets.target import Compiled, Refusal
 
 PROFILE = QuantProfile(
     signed_activations=False,
@@ -29,3 +35,36 @@ def time_onnxruntime(model: Model, *, inputs: Tensors, seconds: float) -> Timing
     session = open_session(model.path, key=model.files.digest)
     case = next(iter(inputs))
     return time_calls(lambda: session.run(None, case), seconds)
+
+
+class OnnxRuntime:
+    """The target `onnxruntime`: the ONNX file is what the server loads."""
+
+    name = "onnxruntime"
+    title = "ONNX Runtime"
+    profile = PROFILE
+    refusals: Mapping[Precision, Refusal] = {}
+    backend: str | None = "onnxruntime"
+    filename = MODEL_FILE
+    gpu = False
+    emulated = False
+
+    def require(self, engine: EngineMode) -> None:
+        """Refuse a wish for an engine: there is none.
+
+        Raises:
+            UsageError: an engine was asked for.
+        """
+        if engine is not EngineMode.AUTO:
+            raise UsageError(
+                f"--engine {engine.value}: the target onnxruntime loads the ONNX file itself and has no engine",
+                hint="leave --engine out, or choose --to tensorrt",
+                code="usage.no-engine",
+            )
+
+    def compile(
+        self, run: Runner, model: Model, *, options: object, engine: EngineMode, precision: Precision
+    ) -> Compiled:
+        """Hand the model on as it is: its external data lie beside it."""
+        del run, options, engine, precision
+        return Compiled(engine="none", files={name: model.files.file(name) for name in model.files.files})

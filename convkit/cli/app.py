@@ -1,0 +1,118 @@
+"""The commands, the errors that leave them, and the exit status."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+import traceback
+from typing import Any
+
+import typer
+
+from convkit.cli.failure import show_error, show_usage_error
+from convkit.errors import ConvkitError, ExitStatus
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "convert": ("convkit.cli.convert", "Convert a model, check it, measure it, and publish it for a server."),
+    "build": ("convkit.cli.build", "Build the engines that a conversion without a GPU has left pending."),
+}
+"""Every command: the module that defines it, and what it does. A module is imported only when its command runs."""
+
+
+_TYPER_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+"""What typer raises for an option that it refuses; it gives the class no public name."""
+
+
+class Terminated(BaseException):
+    """SIGTERM has arrived."""
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit status."""
+    arguments = [_with_value(argument) for argument in arguments]
+    as_json, debug = "--json" in arguments, "--debug" in arguments
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        outcome = _application(arguments)(arguments, standalone_mode=False, prog_name="convkit")
+        return int(outcome or ExitStatus.DONE)
+    except ConvkitError as error:
+        return _failed(error, debug=debug, as_json=as_json)
+    except typer.Exit as ended:
+        return ended.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return _ended("interrupted", ExitStatus.INTERRUPTED)
+    except Terminated:
+        return _ended("terminated", ExitStatus.TERMINATED)
+    except _TYPER_USAGE_ERROR as error:
+        show_usage_error(error, as_json=as_json)
+        return ExitStatus.USAGE
+    except BrokenPipeError:
+        return ExitStatus.DONE
+    except Exception as error:  # noqa: BLE001 - the last resort: a bug, said in one line
+        return _failed(_bug(error), debug=True, as_json=as_json)
+
+
+def _with_value(argument: str) -> str:
+    return "--trust=yes" if argument == "--trust" else argument  # --trust[=sha256:DIGEST]
+
+
+def _application(arguments: list[str]) -> Any:
+    """Make the typer application: with the command asked for alone, or with every name where none is."""
+    app = typer.Typer(
+        name="convkit",
+        help="Convert a trained model into something a server can run, and prove what was done.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+
+    @app.callback()
+    def options(
+        version: bool = typer.Option(False, "--version", help="Show convkit's version."),
+    ) -> None:
+        """Convert a trained model into something a server can run, and prove what was done."""
+        if version:
+            from convkit import __version__
+
+            typer.echo(f"convkit {__version__}")
+            raise typer.Exit
+
+    asked = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, (module, summary) in COMMANDS.items():
+        if name == asked:
+            app.command(name, help=summary, no_args_is_help=False)(importlib.import_module(module).command)
+        else:
+            app.command(name, help=summary)(_elsewhere)
+    return typer.main.get_command(app)
+
+
+def _elsewhere() -> None:
+    """Stand in for a command that was not asked for."""
+
+
+def _failed(error: ConvkitError, *, debug: bool, as_json: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    show_error(error, as_json=as_json)
+    return error.exit_status
+
+
+def _bug(error: Exception) -> ConvkitError:
+    bug = ConvkitError(
+        f"a bug in convkit: {type(error).__name__}: {error}",
+        hint="please report it with the command and the lines above; nothing was published",
+        code="convkit.bug",
+    )
+    bug.__cause__ = error
+    return bug
+
+
+def _ended(how: str, status: ExitStatus) -> int:
+    sys.stderr.write(f"\nconvkit: {how}; finished steps are remembered, the same command goes on from there\n")
+    return status
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated

@@ -1,0 +1,167 @@
+"""`convkit convert`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from convkit.cli.watch import watcher
+from convkit.errors import TrustError, UsageError
+from convkit.request import OPTIONS, make_request
+from convkit.sources.trust import TRUST_ALL
+from convkit.spec.options import CalibrationMethod, EngineMode, MeasureMode, Precision, TensorNames
+from convkit.spec.recipe import Table, merge, parse_setting
+
+if TYPE_CHECKING:
+    from convkit.report.document import Report
+
+_Text = Annotated[str | None, typer.Option]
+
+
+def command(
+    model: Annotated[
+        str | None, typer.Argument(help="A .pth, a SavedModel's folder, an .onnx, or a folder with one.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="onnxruntime (default), tensorrt or tensorrt-rtx.")] = None,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Model repository. [./models]")] = None,
+    config: Annotated[str | None, typer.Option(help="config.txt; by default beside or inside MODEL.")] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name in the repository.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="A number, or auto: the next one where the result changed.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace what stands there with other content.")] = False,
+    recipe: Annotated[Path | None, typer.Option(help="TOML file with any of these; the command line wins.")] = None,
+    model_def: Annotated[str | None, typer.Option(help="FILE.py:factory or module:factory, for a state dict.")] = None,
+    signature: Annotated[str | None, typer.Option(help="The SavedModel's signature.")] = None,
+    opset: Annotated[int | None, typer.Option(help="ONNX opset to write. [18]")] = None,
+    max_batch_size: Annotated[int | None, typer.Option(help="Triton's max_batch_size.")] = None,
+    samples: Annotated[str | None, typer.Option(help=".npz of inputs for checks and warm-up.")] = None,
+    tensor_names: Annotated[TensorNames | None, typer.Option(help="Which of config.txt's names clients use.")] = None,
+    quantize: Annotated[Precision | None, typer.Option(help="Precision to write.")] = None,
+    calibration_data: Annotated[str | None, typer.Option(help=".npz, or a folder of them.")] = None,
+    calibration_method: Annotated[CalibrationMethod | None, typer.Option(help="How ranges are chosen.")] = None,
+    calibration_samples: Annotated[int | None, typer.Option(help="Use at most so many. [128]")] = None,
+    allow_random_calibration: Annotated[
+        bool, typer.Option("--allow-random-calibration", help="Calibrate on random inputs.")
+    ] = False,
+    max_error: Annotated[float | None, typer.Option(help="Largest absolute difference allowed.")] = None,
+    min_sqnr: Annotated[float | None, typer.Option(help="Least signal-to-noise ratio allowed, dB.")] = None,
+    engine: Annotated[
+        EngineMode | None, typer.Option(help="Build the engine now, or leave it to convkit build.")
+    ] = None,
+    triton: Annotated[str | None, typer.Option(help="Triton release that will serve it, such as 24.10.")] = None,
+    measure: Annotated[MeasureMode | None, typer.Option(help="How long to measure latency.")] = None,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[=sha256:DIGEST]", help="Run the code beside the model; with a digest, that file alone."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Any other key of a recipe.")
+    ] = None,
+    report_dir: Annotated[str | None, typer.Option(help="Write the report here too, also a failed run's.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Run nothing; say what would run.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Warnings and errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="The whole report at the end.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Convert a model, check it, measure it, and publish it for a server."""
+    del debug  # read by the application, before anything else
+    given: dict[str, Any] = {
+        "model": model,
+        "to": to,
+        "output": output,
+        "config": config,
+        "name": name,
+        "version": _version(version),
+        "replace": replace or None,
+        "trust": trust,
+        "engine": engine and engine.value,
+        "report_dir": report_dir,
+        "export.model_def": model_def,
+        "export.signature": signature,
+        "export.opset": opset,
+        "export.tensor_names": tensor_names and tensor_names.value,
+        "export.max_batch_size": max_batch_size,
+        "export.samples": samples,
+        "quantize.precision": quantize and quantize.value,
+        "quantize.data": calibration_data,
+        "quantize.method": calibration_method and calibration_method.value,
+        "quantize.samples": calibration_samples,
+        "quantize.allow_random": allow_random_calibration or None,
+        "check.max_error": max_error,
+        "check.min_sqnr": min_sqnr,
+        "measure.mode": measure and measure.value,
+        "triton.release": triton,
+    }
+    assert given.keys() == OPTIONS.keys()
+    arguments = merge(
+        *(_nested(key, value) for key, value in given.items() if value is not None),
+        *(parse_setting(setting) for setting in settings or ()),
+    )
+    report = _converted(arguments, recipe, quiet=quiet or as_json, dry=dry_run, may_ask=not (quiet or as_json))
+    if report is None:
+        return
+    if as_json:
+        from convkit.report.document import to_json
+
+        sys.stdout.write(to_json(report.head()))
+    elif not quiet:
+        _show(report, details=verbose)
+
+
+def _converted(arguments: Table, recipe: Path | None, *, quiet: bool, dry: bool, may_ask: bool) -> Report | None:
+    """Convert; on a terminal, ask once whether code beside the model may run."""
+    from convkit.convert import convert
+    from convkit.pipeline.runner import DryRunEnded
+
+    request = make_request(arguments, recipe=recipe)
+    line = ("convkit", *sys.argv[1:])
+    with watcher(quiet=quiet) as observer:
+        try:
+            return convert(request, observer=observer, command=line, dry=dry)
+        except DryRunEnded as ended:
+            _show_plan(ended)
+            return None
+        except TrustError as error:
+            if not (may_ask and sys.stdin.isatty() and sys.stderr.isatty()):
+                raise
+            refused = error
+    typer.echo(f"{refused.message}\n  {refused.hint}", err=True)
+    if not typer.confirm("Run it?", default=False, err=True):
+        raise refused
+    return _converted(merge(arguments, {"trust": [TRUST_ALL]}), recipe, quiet=quiet, dry=dry, may_ask=False)
+
+
+def _show(report: Report, *, details: bool) -> None:
+    from convkit.report.terminal import to_terminal
+
+    width = shutil.get_terminal_size((100, 24)).columns
+    sys.stdout.write(to_terminal(report, width=width, color=sys.stdout.isatty(), details=details))
+
+
+def _show_plan(ended: Any) -> None:
+    sys.stderr.write(
+        f"dry run: every option holds. The first step that would run: {ended.step.title} "
+        f"({ended.step.stage}, in a {ended.step.needs} worker). Nothing was run or written.\n"
+    )
+
+
+def _version(text: str | None) -> int | None:
+    if text in (None, "auto"):
+        return None
+    if not str(text).isdigit():
+        raise UsageError(
+            f"--version {text}: it is no number", hint="give a number from 1 on, or auto", code="usage.version"
+        )
+    return int(str(text))
+
+
+def _nested(dotted: str, value: Any) -> Table:
+    for part in reversed(dotted.split(".")):
+        value = {part: value}
+    return dict(value)

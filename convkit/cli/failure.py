@@ -1,0 +1,37 @@
+"""How a command that failed says so: two lines on standard error, or one JSON object on standard output."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+
+from convkit.errors import ConvkitError, UsageError
+
+
+def show_error(error: ConvkitError, *, as_json: bool) -> None:
+    """Tell what failed and how to mend it."""
+    if as_json:
+        from convkit.report.document import Failure, Report, Result, Status, to_json
+
+        if isinstance(error.document, Report):
+            result = error.document.head()
+        else:
+            failure = Failure(code=error.code, stage=error.stage, message=error.message, hint=error.hint)
+            result = Result(status=Status.FAILED, exit_code=int(error.exit_status), error=failure)
+        sys.stdout.write(to_json(result))
+    where = f" ({error.stage})" if error.stage else ""
+    sys.stderr.write(_styled(f"error{where}: ", "31;1") + error.message + "\n")
+    sys.stderr.write(_styled("  hint: ", "36") + error.hint + "\n")
+    if error.report:
+        sys.stderr.write(textwrap.indent(f"report of this run: {error.report}\n", "  "))
+
+
+def show_usage_error(error: BaseException, *, as_json: bool) -> None:
+    """Tell about an option that typer itself refuses."""
+    text = str(getattr(error, "message", error))
+    usage = UsageError(text, hint="convkit COMMAND --help lists the options", code="usage.option")
+    show_error(usage, as_json=as_json)
+
+
+def _styled(text: str, code: str) -> str:
+    return f"\033[{code}m{text}\033[0m" if sys.stderr.isatty() else text

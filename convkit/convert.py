@@ -1,0 +1,247 @@
+"""From a trained model to a published version: the pipeline, to be read from top to bottom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from convkit import __version__
+from convkit.errors import CheckError, ConvkitError
+from convkit.graph.census import Census, census_of
+from convkit.graph.model import Model
+from convkit.graph.precision import to_fp16
+from convkit.graph.simplify import Simplified, simplify
+from convkit.measure.compare import OutputDifference, compare_outputs
+from convkit.measure.latency import PLANS, measure_latency
+from convkit.order import Order, prepare
+from convkit.pipeline.cache import Cache, default_root
+from convkit.pipeline.events import Event, Observer
+from convkit.pipeline.identity import library_versions
+from convkit.pipeline.runner import Contender, Runner
+from convkit.pipeline.step import ENVIRONMENTS, step
+from convkit.pipeline.stopwatch import Timing
+from convkit.quantize.onnxruntime import quantize_dynamic, quantize_static
+from convkit.report.assemble import Dossier, write_reports
+from convkit.report.document import Report, Status
+from convkit.report.files import report_files
+from convkit.request import Request, target_options
+from convkit.serving.manifest import write_manifest
+from convkit.serving.publish import Publication, find_unchanged, locked, next_version, publish
+from convkit.serving.triton_model import same_interface, triton_files
+from convkit.spec.options import CheckOptions, MeasureMode, Precision
+from convkit.targets.onnxruntime import time_onnxruntime
+from convkit.targets.target import Compiled
+
+
+def convert(
+    request: Request,
+    *,
+    observer: Observer | None = None,
+    cache: Cache | None = None,
+    command: tuple[str, ...] = (),
+    dry: bool = False,
+) -> Report:
+    """Convert a model, check it, measure it, and publish it into a model repository.
+
+    Args:
+        request: what is asked for; `make_request` makes one from a recipe, the environment and arguments.
+        observer: is told what happens.
+        cache: where results are remembered; by default this user's.
+        command: the command line that asked for it, for the report.
+        dry: run nothing, and raise `DryRunEnded` at the first step that would run.
+
+    Raises:
+        ConvkitError: nothing was published; its `report` is the path of the failed run's report.
+    """
+    cache = cache or Cache(default_root())
+    options = request.quantize
+    dossier = Dossier(target=request.to, precision=options.precision, measure=request.measure.mode, command=command)
+    dossier.repository = request.output
+    with Runner(cache, observer or _nobody, dry=dry) as run:
+        try:
+            order = prepare(request)
+            return _convert(order, run, dossier)
+        except ConvkitError as error:
+            folder = Path(request.report_dir) if request.report_dir else cache.root / "reports" / "failed"
+            report = dossier.report(run, status=Status.FAILED, report_path=str(folder / "report.json"), error=error)
+            write_reports(folder, report_files(report))
+            error.report = report.report
+            error.document = report
+            raise
+
+
+def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
+    _note_order(dossier, order)
+    run.expect(order.source.environment, "onnx")
+    request, target = order.request, order.target
+    precision = request.quantize.precision
+
+    exported = order.source.export(run, samples=order.samples, max_opset=order.release.opset)
+    dossier.exported = exported
+    _require_equal(run, dossier, "as exported", exported.model, Precision.NONE, CheckOptions())
+
+    simplified = run(simplify, exported.model, chain=request.simplify.chain)
+    dossier.simplified = simplified
+    final = _in_precision(order, run, simplified, dossier)
+    _require_equal(run, dossier, dossier.final_label, final, precision, request.check)
+
+    compiled = target.compile(
+        run,
+        final,
+        options=target_options(request, target.name),
+        engine=request.engine,
+        precision=precision,
+    )
+    dossier.compiled = compiled
+    dossier.final = (final, run(take_final_census, final) if final != simplified.model else simplified.after)
+    dossier.emulated = target.emulated
+    dossier.timings = _measure(order, run, dossier, simplified.model, final)
+    return _publish(order, run, dossier, final, compiled)
+
+
+def _in_precision(order: Order, run: Runner, simplified: Simplified, dossier: Dossier) -> Model:
+    """Write the simplified graph in the precision asked for."""
+    options = order.request.quantize
+    match options.precision:
+        case Precision.NONE:
+            return simplified.model
+        case Precision.FP16:
+            return run(to_fp16, simplified.model)
+        case Precision.DYNAMIC:
+            dossier.quantized = run(quantize_dynamic, simplified.model)
+        case Precision.INT8:
+            dossier.quantized = run(
+                quantize_static,
+                simplified.model,
+                data=order.calibration,
+                profile=order.target.profile,
+                method=options.method,
+                samples=options.samples,
+            )
+    return dossier.quantized.model
+
+
+@step(version=1, stage="check", title="Count operators", needs="onnx")
+def take_final_census(model: Model) -> Census:
+    """Count the final graph's operators and weights."""
+    return census_of(model)
+
+
+def _require_equal(
+    run: Runner, dossier: Dossier, subject: str, model: Model, precision: Precision, options: CheckOptions
+) -> None:
+    """Hold a model's outputs against the source framework's.
+
+    Raises:
+        CheckError: they differ beyond the tolerance.
+    """
+    exported = dossier.exported
+    assert exported is not None
+    verification = run(
+        compare_outputs,
+        model,
+        samples=exported.samples,
+        references=exported.references,
+        precision=precision,
+        options=options,
+    )
+    dossier.checks.append((subject, verification))
+    if not verification.passed:
+        dossier.candidate = str(model.path)
+        worst = next(output for output in verification.outputs if not output.passed)
+        raise CheckError(
+            f"{subject}: the output '{worst.name}' is not what {exported.framework} gives: {_said(worst)}; "
+            f"asked for: {verification.tolerance}",
+            hint=(
+                "the export itself is wrong: report it, or try another opset"
+                if precision is Precision.NONE
+                else "give more or better calibration data, another --calibration-method, a higher precision, or allow "
+                "more with --max-error or --min-sqnr"
+            ),
+            code="check.outputs-differ",
+        )
+
+
+def _said(difference: OutputDifference) -> str:
+    largest = "not finite" if difference.max_abs is None else f"{difference.max_abs:.3g}"
+    ratio = "" if difference.sqnr_db is None else f", SQNR {difference.sqnr_db:.1f} dB"
+    return f"largest difference {largest}{ratio}"
+
+
+def _measure(order: Order, run: Runner, dossier: Dossier, baseline: Model, final: Model) -> dict[str, list[Timing]]:
+    """Time the source framework, the FP32 graph and the final model in alternation."""
+    mode = order.request.measure.mode
+    exported = dossier.exported
+    if mode is MeasureMode.NONE or exported is None:
+        return {}
+    seconds = PLANS[mode].seconds
+    contenders: dict[str, Contender[Timing]] = {
+        exported.framework: order.source.contender(exported, seconds=seconds),
+        dossier.baseline_label: Contender(time_onnxruntime, baseline, inputs=exported.samples, seconds=seconds),
+    }
+    if not order.target.emulated:
+        contenders[dossier.final_label] = Contender(time_onnxruntime, final, inputs=exported.samples, seconds=seconds)
+    return measure_latency(run, contenders, mode)
+
+
+def _publish(order: Order, run: Runner, dossier: Dossier, final: Model, compiled: Compiled) -> Report:
+    """Put the version into the repository, with its records; nothing where the result is what stands there."""
+    request = order.request
+    repository = Path(request.output)
+    name = order.found.name
+    assert dossier.exported is not None
+    triton = triton_files(name, final.interface, order.target, request.triton, dossier.exported.samples)
+    pending = compiled.engine == "deferred"
+    publication = Publication(
+        name=name,
+        files=compiled.files,
+        manifest=write_manifest(
+            files=compiled.files,
+            beside=triton.all(),
+            options=order.declared(),
+            sources=order.sources(),
+            versions={"convkit": __version__, **library_versions(ENVIRONMENTS[order.source.environment])},
+        ),
+        config=triton.config,
+        beside=triton.beside,
+        pending=pending,
+    )
+    with run.account("publish", "Publish"), locked(repository):
+        unchanged = find_unchanged(repository, publication, request.version)
+        if unchanged is not None:
+            folder = unchanged.folder if pending else unchanged.folder / "convkit"
+            return dossier.report(
+                run, status=Status.UNCHANGED, version=unchanged.version, report_path=str(folder / "report.json")
+            )
+        number = request.version or next_version(repository, name)
+        records = "" if pending else "convkit/"
+        place = repository / name / ("pending" if pending else "") / str(number) / records
+        report = dossier.report(run, status=Status.OK, version=number, report_path=str(place / "report.json"))
+        rendered = report_files(report)
+        publish(
+            repository,
+            msgspec.structs.replace(
+                publication, files={**publication.files, **{records + file: data for file, data in rendered.items()}}
+            ),
+            version=number,
+            replace=request.replace,
+            same_interface=same_interface(repository / name, triton.config),
+        )
+    if request.report_dir:
+        write_reports(Path(request.report_dir), rendered)
+    return report
+
+
+def _note_order(dossier: Dossier, order: Order) -> None:
+    dossier.name = order.found.name
+    dossier.source_name = order.found.file
+    dossier.source_kind = order.source.kind
+    dossier.source_digest = order.source.files.digest
+    dossier.source_bytes = order.source.files.bytes
+    if order.calibration is not None:
+        dossier.calibration_source = Path(order.request.quantize.data or "").name
+
+
+def _nobody(_: Event) -> None:
+    pass

@@ -1,0 +1,159 @@
+"""A request held against the disk and this machine, so that what cannot work fails before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from convkit.errors import InputError, UsageError
+from convkit.pipeline.artifact import Artifact, digest_file, gather
+from convkit.request import Request, target_options
+from convkit.serving.releases import OLDEST, TritonRelease, release
+from convkit.sources.find import Found, find_model
+from convkit.sources.open import Source, open_source, require_extra
+from convkit.spec.metadata import Metadata, read_metadata
+from convkit.spec.options import Precision
+from convkit.targets.target import Target, open_target, refuse_impossible
+
+
+class Order:
+    """Everything that a conversion needs is there; nothing has run."""
+
+    def __init__(
+        self,
+        *,
+        request: Request,
+        found: Found,
+        metadata: Metadata | None,
+        source: Source,
+        target: Target,
+        server: TritonRelease,
+        samples: Artifact | None,
+        calibration: Artifact | None,
+    ) -> None:
+        self.request = request
+        self.found = found
+        self.metadata = metadata
+        self.source = source
+        self.target = target
+        self.release = server
+        self.samples = samples
+        """The user's inputs for checks: --samples, else the calibration data."""
+        self.calibration = calibration
+
+    def declared(self) -> dict[str, Any]:
+        """Return what was asked for, as the manifest records it: every option that shapes the result, and no path."""
+        request = self.request
+        return {
+            "name": self.found.name,
+            "target": request.to,
+            "export": {
+                **_options(request.export),
+                "model_def": Path(request.export.model_def).name if request.export.model_def else None,
+                "samples": None,
+            },
+            "simplify": _options(request.simplify),
+            "quantize": {**_options(request.quantize), "data": None},
+            "check": _options(request.check),
+            "triton": _options(request.triton),
+            request.to: _options(target_options(request, request.to)),
+        }
+
+    def sources(self) -> dict[str, str]:
+        """Return the digests of everything that the result was made from."""
+        digests = {self.found.file: self.source.files.digest}
+        if self.found.config:
+            digests["config.txt"] = digest_file(Path(self.found.config))
+        for name, data in (("samples", self.samples), ("calibration", self.calibration)):
+            if data is not None:
+                digests[name] = data.digest
+        return digests
+
+
+def _options(table: Any) -> dict[str, Any]:
+    return dict(msgspec.to_builtins(table)) if table is not None else {}
+
+
+def prepare(request: Request) -> Order:
+    """Hold a request against the disk and this machine.
+
+    Raises:
+        UsageError: options that cannot work together, or not with this target.
+        InputError: the model, its config.txt, its data or its name is refused.
+        TrustError: code beside the model would run, and nobody said that it may.
+        MissingError: an extra or a GPU is missing here.
+    """
+    target = open_target(request.to)
+    refuse_impossible(target, request.quantize.precision)
+    server = release(request.triton.release) if request.triton.release else OLDEST
+    _refuse_opset(request, server)
+    found = find_model(Path(request.model), config=Path(request.config) if request.config else None, name=request.name)
+    if request.framework not in (None, found.framework):
+        raise InputError(
+            f"the model is said to be {request.framework.value}; {found.path} is {found.framework.value}",
+            hint="correct MODEL_TYPE (framework in a recipe), or leave it out",
+            code="source.other-framework",
+        )
+    metadata = read_metadata(Path(found.config)) if found.config else None
+    calibration = _calibration(request)
+    samples = _data(request.export.samples, "--samples") if request.export.samples else calibration
+    source = open_source(found, metadata, request.export, request.trust, f"convkit convert {request.model}")
+    require_extra("onnx")
+    target.require(request.engine)
+    return Order(
+        request=request,
+        found=found,
+        metadata=metadata,
+        source=source,
+        target=target,
+        server=server,
+        samples=samples,
+        calibration=calibration,
+    )
+
+
+def _refuse_opset(request: Request, server: TritonRelease) -> None:
+    if request.export.opset is not None and request.export.opset > server.opset:
+        raise UsageError(
+            f"--opset {request.export.opset}: Triton {server.name} carries ONNX Runtime {server.onnxruntime}, which "
+            f"reads opset {server.opset} at most",
+            hint=f"ask for --opset {server.opset} or less, or name the release that will serve it with --triton",
+            code="usage.opset",
+        )
+
+
+def _calibration(request: Request) -> Artifact | None:
+    options = request.quantize
+    if options.precision is not Precision.INT8:
+        if options.data is not None and options.precision is Precision.NONE:
+            raise UsageError(
+                "--calibration-data is given, and nothing is to be quantized",
+                hint="add --quantize int8",
+                code="quantize.data-unused",
+            )
+        return None
+    if options.data is None and not options.allow_random:
+        raise UsageError(
+            "--quantize int8 needs calibration data: real inputs from which the ranges are taken",
+            hint="--calibration-data FILE.npz (arrays named like the inputs, stacked along the first axis); "
+            "--allow-random-calibration to try the pipeline without",
+            code="quantize.no-data",
+        )
+    return _data(options.data, "--calibration-data") if options.data is not None else None
+
+
+def _data(path: str, option: str) -> Artifact:
+    """Describe a ``.npz`` file, or a folder of them."""
+    where = Path(path)
+    if where.is_file():
+        return gather(where.absolute().parent, [where.name])
+    files = sorted(file.name for file in where.glob("*.npz")) if where.is_dir() else []
+    if not files:
+        raise InputError(
+            f"{option} {path} " + ("holds no .npz file" if where.is_dir() else "does not exist"),
+            hint="name a .npz file, or a folder of them",
+            code="data.missing",
+        )
+    return gather(where.absolute(), files)

@@ -1,0 +1,303 @@
+"""From what a run has found so far to its report: the whole one, or that of a failure."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from convkit import __version__
+from convkit.errors import ConvkitError
+from convkit.graph.census import Census
+from convkit.graph.model import Model
+from convkit.graph.simplify import Simplified
+from convkit.measure.compare import Verification
+from convkit.measure.latency import PLANS
+from convkit.pipeline.cache import write_atomically
+from convkit.pipeline.identity import cores, cpu_name, library_version
+from convkit.pipeline.runner import Runner
+from convkit.pipeline.stopwatch import Timing
+from convkit.quantize.onnxruntime import Quantized
+from convkit.report import document, statistics
+from convkit.report.document import Calibration, Caution, Check, Engine, Failure, Report, Role, Status, Subject
+from convkit.report.verdict import worsened
+from convkit.sources.exported import Exported
+from convkit.spec.options import MeasureMode, Precision
+from convkit.targets.target import Compiled
+
+LIBRARIES = (
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "onnxsim",
+    "onnxslim",
+    "tensorflow-cpu",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
+    "tf2onnx",
+    "torch",
+)
+
+
+class Dossier:
+    """All that one run has found so far; every stage adds its part."""
+
+    def __init__(self, *, target: str, precision: Precision, measure: MeasureMode, command: Sequence[str]) -> None:
+        self.target = target
+        self.precision = precision
+        self.measure = measure
+        self.command = tuple(command)
+        self.name: str | None = None
+        self.repository: str | None = None
+        self.source_name = ""
+        self.source_kind = ""
+        self.source_digest = ""
+        self.source_bytes = 0
+        self.source_file = ""
+        self.exported: Exported | None = None
+        self.simplified: Simplified | None = None
+        self.quantized: Quantized | None = None
+        self.final: tuple[Model, Census] | None = None
+        self.compiled: Compiled | None = None
+        self.checks: list[tuple[str, Verification]] = []
+        self.timings: dict[str, list[Timing]] = {}
+        self.calibration_source = "random"
+        self.emulated = False
+        self.candidate: str | None = None
+
+    @property
+    def baseline_label(self) -> str:
+        """Return what the FP32 graph is called in the report."""
+        return "ONNX FP32"
+
+    @property
+    def final_label(self) -> str:
+        """Return what the published model is called in the report."""
+        names = {
+            Precision.NONE: "FP32",
+            Precision.FP16: "FP16",
+            Precision.INT8: "INT8",
+            Precision.DYNAMIC: "INT8 dynamic",
+        }
+        title = {"onnxruntime": "ONNX", "tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}.get(
+            self.target, self.target
+        )
+        return f"{title} {names[self.precision]}"
+
+    def report(
+        self,
+        run: Runner,
+        *,
+        status: Status,
+        version: int | None = None,
+        report_path: str | None = None,
+        error: ConvkitError | None = None,
+    ) -> Report:
+        """Write down everything that is known now."""
+        last = self.checks[-1][1] if self.checks else None
+        exported = self.exported
+        report = Report(
+            status=status,
+            exit_code=int(error.exit_status) if error else 0,
+            repository=self.repository,
+            model=f"{self.repository}/{self.name}" if self.repository and self.name else None,
+            name=self.name,
+            version=version,
+            engine=Engine(self.compiled.engine) if self.compiled else Engine.NONE,
+            report=report_path,
+            candidate=self.candidate,
+            stages=tuple(
+                document.Stage(
+                    name=stage.name,
+                    title=stage.title,
+                    seconds=stage.seconds,
+                    peak_bytes=stage.peak_bytes,
+                    cached=stage.cached,
+                )
+                for stage in run.stages
+            ),
+            verification=None
+            if last is None
+            else document.Verification(passed=last.passed, outputs=_differences(last)),
+            warnings=tuple(Caution(code=warning.code, message=warning.message) for warning in run.warnings),
+            error=None
+            if error is None
+            else Failure(code=error.code, stage=error.stage, message=error.message, hint=error.hint),
+            created=datetime.now(UTC).replace(microsecond=0),
+            convkit=__version__,
+            target=self.target,
+            precision=self.precision.value,
+            source=None
+            if exported is None
+            else document.Source(
+                name=self.source_name,
+                digest=self.source_digest,
+                kind=self.source_kind,
+                framework=exported.framework,
+                exporter=exported.exporter,
+                parameters=exported.parameters,
+            ),
+            subjects=self._subjects(),
+            comparisons=self._comparisons(),
+            checks=self._checks(),
+            simplification=None
+            if self.simplified is None
+            else document.Simplification(
+                before=self.simplified.before.operators,
+                after=self.simplified.after.operators,
+                applied=self.simplified.applied,
+            ),
+            calibration=None
+            if self.quantized is None or self.quantized.samples == 0
+            else Calibration(
+                method=self.quantized.method, samples=self.quantized.samples, source=self.calibration_source
+            ),
+            machine=machine(),
+            libraries={name: library_version(name) for name in LIBRARIES if library_version(name) != "absent"},
+            measured_how=self._measured_how(),
+            rerun=shlex.join(self.command),
+        )
+        return msgspec.structs.replace(report, worse=worsened(report))
+
+    def _subjects(self) -> tuple[Subject, ...]:
+        subjects = []
+        if self.exported is not None:
+            subjects.append(
+                self._subject(
+                    self.exported.framework,
+                    Role.SOURCE,
+                    file_bytes=self.source_bytes,
+                    parameters=self.exported.parameters,
+                )
+            )
+        if self.simplified is not None and self.final is not None and self.baseline_label != self.final_label:
+            subjects.append(
+                self._subject(
+                    self.baseline_label,
+                    Role.BASELINE,
+                    file_bytes=self.simplified.model.files.bytes,
+                    census=self.simplified.after,
+                )
+            )
+        if self.final is not None:
+            model, census = self.final
+            served = self.compiled.served_bytes if self.compiled else None
+            subjects.append(
+                self._subject(
+                    self.final_label,
+                    Role.FINAL,
+                    file_bytes=model.files.bytes if served is None else served,
+                    census=census,
+                    emulated=self.emulated,
+                )
+            )
+        return tuple(subjects)
+
+    def _subject(
+        self,
+        label: str,
+        role: Role,
+        *,
+        file_bytes: int,
+        parameters: int | None = None,
+        census: Census | None = None,
+        emulated: bool = False,
+    ) -> Subject:
+        rounds = self.timings.get(label)
+        batch = self._batch()
+        return Subject(
+            label=label,
+            role=role,
+            file_bytes=file_bytes,
+            parameters=census.parameters if census else parameters,
+            nodes=census.nodes if census else None,
+            operators=census.operators if census else None,
+            initializer_bytes=census.weight_bytes if census else None,
+            latency=statistics.latency(rounds, batch=batch) if rounds else None,
+            throughput_per_s=statistics.throughput(rounds, batch=batch) if rounds else None,
+            emulated=emulated,
+        )
+
+    def _batch(self) -> int:
+        if self.exported is None:
+            return 1
+        first = self.exported.model.interface.inputs[0].dims[:1]
+        return first[0] if first and isinstance(first[0], int) else 1
+
+    def _comparisons(self) -> tuple[document.Comparison, ...]:
+        after = self.timings.get(self.final_label)
+        if after is None:
+            return ()
+        return tuple(
+            statistics.compare(before, after, labels=(label, self.final_label))
+            for label, before in self.timings.items()
+            if label != self.final_label
+        )
+
+    def _checks(self) -> tuple[Check, ...]:
+        framework = self.exported.framework if self.exported else ""
+        return tuple(
+            Check(
+                subject=subject,
+                against=framework,
+                tolerance=verification.tolerance,
+                cases=verification.cases,
+                passed=verification.passed,
+                outputs=_differences(verification),
+            )
+            for subject, verification in self.checks
+        )
+
+    def _measured_how(self) -> tuple[str, ...]:
+        how = []
+        if self.timings:
+            plan = PLANS[self.measure]
+            how.append(
+                f"Latency: batch {self._batch()}, {plan.rounds} rounds of {plan.seconds:g} s for each model in turn, "
+                "each in a process of its own with default threads, after one round that does not count; all calls count."
+            )
+        if self.emulated:
+            how.append(
+                "The engine's numbers are those of its ONNX graph in ONNX Runtime on this CPU (emulated); its latency "
+                "is not measured here."
+            )
+        return (*how, *(self.compiled.facts if self.compiled else ()))
+
+
+def _differences(verification: Verification) -> tuple[document.OutputDifference, ...]:
+    return tuple(
+        document.OutputDifference(
+            name=output.name,
+            max_abs=output.max_abs,
+            max_rel=output.max_rel,
+            cosine=output.cosine,
+            sqnr_db=output.sqnr_db,
+            passed=output.passed,
+        )
+        for output in verification.outputs
+    )
+
+
+def machine() -> document.Machine:
+    """Describe the machine that this process runs on."""
+    return document.Machine(
+        cpu=cpu_name(),
+        cores=cores(),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        os=f"{platform.system()} {platform.release()}",
+        python=".".join(map(str, sys.version_info[:3])),
+    )
+
+
+def write_reports(folder: Path, rendered: dict[str, bytes]) -> None:
+    """Write a report's files into a folder, which is made where it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in rendered.items():
+        write_atomically(folder / name, data)

@@ -1,0 +1,163 @@
+"""Everything one conversion is asked for: recipe, environment and command line laid over each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from convkit.errors import UsageError
+from convkit.serving.triton import ServingOptions
+from convkit.sources.find import Framework
+from convkit.sources.trust import TRUST_ALL
+from convkit.spec.options import (
+    CheckOptions,
+    EngineMode,
+    ExportOptions,
+    MeasureOptions,
+    QuantizeOptions,
+    SimplifyOptions,
+)
+from convkit.spec.recipe import Recipe, Table, decode, merge, read_recipe
+from convkit.targets.trt_options import TensorRTOptions
+
+OPTIONS: dict[str, str] = {
+    "model": "MODEL",
+    "to": "--to",
+    "output": "--output",
+    "config": "--config",
+    "name": "--name",
+    "version": "--version",
+    "replace": "--replace",
+    "trust": "--trust",
+    "engine": "--engine",
+    "report_dir": "--report-dir",
+    "export.model_def": "--model-def",
+    "export.signature": "--signature",
+    "export.opset": "--opset",
+    "export.tensor_names": "--tensor-names",
+    "export.max_batch_size": "--max-batch-size",
+    "export.samples": "--samples",
+    "quantize.precision": "--quantize",
+    "quantize.data": "--calibration-data",
+    "quantize.method": "--calibration-method",
+    "quantize.samples": "--calibration-samples",
+    "quantize.allow_random": "--allow-random-calibration",
+    "check.max_error": "--max-error",
+    "check.min_sqnr": "--min-sqnr",
+    "measure.mode": "--measure",
+    "triton.release": "--triton",
+}
+"""The command-line option that sets each key of a recipe; every other key is set by ``--set table.key=value``."""
+
+_PATHS = ("model", "output", "config", "report_dir", "export.samples", "quantize.data")
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `convert` is asked to do. The same keys stand in a recipe, tables and all."""
+
+    model: str
+    """The model: a ``.pth``, a SavedModel's folder, an ``.onnx`` file, or a folder that holds one of them."""
+    to: str = "onnxruntime"
+    """The target."""
+    output: str = "./models"
+    """The model repository to publish into."""
+    config: str | None = None
+    """config.txt; by default the one beside or inside the model."""
+    name: str | None = None
+    """What the model is called in the repository."""
+    version: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """The version to publish; by default the next number where the result has changed."""
+    replace: bool = False
+    """Replace a version that exists with other content, or a model whose interface has changed."""
+    trust: tuple[str, ...] = ()
+    """``yes``, or the digests (``sha256:...``) of files beside the model that may run code."""
+    framework: Framework | None = None
+    """The framework that the model must come from; anything else is refused."""
+    engine: EngineMode = EngineMode.AUTO
+    """Build an engine now, prepare it for `convkit build`, or whichever this machine can."""
+    report_dir: str | None = None
+    """Where the report is written besides the repository, also that of a failed run."""
+    export: ExportOptions = ExportOptions()
+    simplify: SimplifyOptions = SimplifyOptions()
+    quantize: QuantizeOptions = QuantizeOptions()
+    check: CheckOptions = CheckOptions()
+    measure: MeasureOptions = MeasureOptions()
+    triton: ServingOptions = ServingOptions()
+    tensorrt: TensorRTOptions = TensorRTOptions()
+    tensorrt_rtx: TensorRTOptions = msgspec.field(default=TensorRTOptions(), name="tensorrt-rtx")
+
+
+def make_request(
+    arguments: Table, *, recipe: Path | None = None, environment: Mapping[str, str] = os.environ
+) -> Request:
+    """Lay command line over environment over recipe, and decode the whole.
+
+    Args:
+        arguments: nested tables as a recipe has them; only what was really given.
+        recipe: a TOML file; paths in it are relative to its folder.
+        environment: CONVKIT_TARGET, CONVKIT_TRUST and dl_inference's four variables are read from it.
+
+    Raises:
+        InputError: the recipe cannot be read, or holds a mistake; the message names line and key.
+        UsageError: an option or variable is malformed, or no model was named.
+    """
+    layers: dict[str, Table] = {}
+    read = read_recipe(recipe) if recipe is not None else None
+    if read is not None:
+        layers[str(read.path)] = _relative_to(read)
+    from_environment = _from_environment(environment)
+    if "model" in arguments or (read is not None and "model" in read.table):
+        from_environment = {key: value for key, value in from_environment.items() if key in ("to", "trust")}
+    if "model" in from_environment:
+        layers = {"dl_inference": _AS_DL_INFERENCE, **layers}
+    layers["environment"] = from_environment
+    layers["command line"] = arguments
+    if "model" not in merge(*layers.values()):
+        raise UsageError(
+            "no model was named",
+            hint="convkit convert MODEL, or model = '...' in the recipe, or SOURCE_MODEL_PATH in the environment",
+            code="usage.no-model",
+        )
+    return decode(Request, layers, recipe=read, option_for=OPTIONS.get)
+
+
+_AS_DL_INFERENCE: Table = {"to": "tensorrt", "version": 1, "replace": True, "triton": {"version_policy": "all"}}
+"""What the users of dl_inference's image expect where nothing else is said."""
+
+
+def _from_environment(environment: Mapping[str, str]) -> Table:
+    names = {
+        "SOURCE_MODEL_PATH": "model",
+        "TARGET_MODEL_PATH": "output",
+        "MODEL_NAME": "name",
+        "MODEL_TYPE": "framework",
+        "CONVKIT_TARGET": "to",
+    }
+    table: Table = {key: environment[name] for name, key in names.items() if environment.get(name)}
+    if "model" not in table:
+        table = {key: value for key, value in table.items() if key == "to"}
+    if environment.get("CONVKIT_TRUST") == "1":
+        table["trust"] = [TRUST_ALL]
+    return table
+
+
+def _relative_to(recipe: Recipe) -> Table:
+    """Return a recipe's table with its paths made relative to where the recipe lies."""
+    table = merge(recipe.table)
+    for dotted in _PATHS:
+        *tables, key = dotted.split(".")
+        inner: Any = table
+        for part in tables:
+            inner = inner.get(part) if isinstance(inner, dict) else None
+        if isinstance(inner, dict) and isinstance(inner.get(key), str):
+            inner[key] = str(recipe.path.parent / inner[key])
+    return table
+
+
+def target_options(request: Request, target: str) -> TensorRTOptions | None:
+    """Return the recipe's table of a target; None where it has none."""
+    return {"tensorrt": request.tensorrt, "tensorrt-rtx": request.tensorrt_rtx}.get(target)

@@ -1,0 +1,89 @@
+"""What a converted model needs in Triton's repository besides its file: configurations and warm-up requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from convkit.errors import ConvkitError
+from convkit.graph.model import Tensors
+from convkit.serving.publish import CONFIG, CONFIGS, WARMUP
+from convkit.serving.triton import (
+    ServingOptions,
+    Warmup,
+    WarmupInput,
+    cpu_config,
+    model_config,
+    parse,
+    render,
+    wants_gpu,
+    wire_bytes,
+)
+from convkit.spec.tensor import Interface
+from convkit.targets.target import Target
+
+
+class TritonFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """The files of a model's own folder."""
+
+    config: bytes | None
+    beside: dict[str, bytes]
+
+    def all(self) -> dict[str, bytes]:
+        """Return every file by its name, config.pbtxt included."""
+        return {**self.beside, **({} if self.config is None else {CONFIG: self.config})}
+
+
+def triton_files(
+    name: str, interface: Interface, target: Target, options: ServingOptions, samples: Tensors
+) -> TritonFiles:
+    """Write config.pbtxt, the warm-up's data, and configs/cpu.pbtxt where the main configuration wants a GPU."""
+    if target.backend is None:
+        return TritonFiles(config=None, beside={})
+    warmup, data = _warmup(interface, samples) if options.warmup else (None, {})
+    config = model_config(
+        name=name,
+        interface=interface,
+        backend=target.backend,
+        filename=target.filename,
+        gpu=target.gpu,
+        options=options,
+        warmups=[warmup] if warmup else [],
+    )
+    beside = {f"{WARMUP}/{file}": content for file, content in data.items()}
+    if wants_gpu(config):
+        beside[f"{CONFIGS}/cpu.pbtxt"] = render(cpu_config(config, options=options)).encode()
+    return TritonFiles(config=render(config).encode(), beside=beside)
+
+
+def _warmup(interface: Interface, samples: Tensors) -> tuple[Warmup, dict[str, bytes]]:
+    """Make a warm-up request of the first sample."""
+    case = next(iter(samples))
+    batched = interface.max_batch_size > 0
+    inputs, data = {}, {}
+    for number, spec in enumerate(interface.inputs):
+        array = case[spec.name][0] if batched else case[spec.name]
+        file = f"{number}-" + "".join(c if c.isalnum() else "_" for c in spec.name)
+        data[file] = wire_bytes(array)
+        inputs[spec.name] = WarmupInput(dtype=spec.dtype, dims=tuple(array.shape), file=file)
+    return Warmup(name="sample", batch_size=1, inputs=inputs), data
+
+
+def same_interface(folder: Path, config: bytes | None) -> bool:
+    """Tell whether a model's present configuration describes the same tensors; true where there is none."""
+    try:
+        present = (folder / CONFIG).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return True
+    if config is None:
+        return False
+    try:
+        old = parse(present)
+    except ConvkitError:
+        return False
+    new = parse(config.decode())
+    return all(
+        [(t.name, t.data_type, list(t.dims)) for t in theirs] == [(t.name, t.data_type, list(t.dims)) for t in ours]
+        for theirs, ours in ((old.input, new.input), (old.output, new.output))
+    ) and bool(old.max_batch_size == new.max_batch_size)

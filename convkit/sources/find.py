@@ -1,0 +1,149 @@
+"""What MODEL is: which framework wrote it, where its config.txt lies, what it would be called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+
+import msgspec
+
+from convkit.errors import InputError, UsageError
+
+_TORCH_SUFFIXES = (".pth", ".pt", ".pt2", ".bin", ".ckpt")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+_DEPTH = 6
+
+
+class Framework(Enum):
+    """Who wrote the model."""
+
+    PYTORCH = "pytorch"
+    TENSORFLOW = "tensorflow"
+    ONNX = "onnx"
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """A model on the disk."""
+
+    framework: Framework
+    folder: str
+    """The folder that holds the model; a SavedModel's own."""
+    file: str
+    """The model's file in it; ``saved_model.pb`` for a SavedModel."""
+    config: str | None
+    """The path of its config.txt."""
+    name: str
+    """What it is called unless the user says otherwise."""
+
+    @property
+    def path(self) -> Path:
+        """Return the model's file."""
+        return Path(self.folder, self.file)
+
+
+def find_model(model: Path, *, config: Path | None = None, name: str | None = None) -> Found:
+    """Look at MODEL, a file or a folder that holds one, anywhere below as dl_inference does.
+
+    Raises:
+        InputError: there is no model, more than one, or one of a kind that convkit does not take.
+        UsageError: the name is no plain folder name.
+    """
+    if not model.exists():
+        raise InputError(f"{model} does not exist", hint="check the path", code="source.missing")
+    file = _file_in(model) if model.is_dir() else model
+    framework = _framework(file)
+    folder = file.parent.absolute()
+    return Found(
+        framework=framework,
+        folder=str(folder),
+        file=file.name,
+        config=_config(model, folder, config),
+        name=plain_name(name or _default_name(model, file)),
+    )
+
+
+def plain_name(name: str) -> str:
+    """Return `name` if it can be a folder of a model repository.
+
+    Raises:
+        UsageError: it is a path, hidden, empty, or holds characters that URLs and folders do not share.
+    """
+    if not _PLAIN_NAME.fullmatch(name) or len(name) > 200:
+        raise UsageError(
+            f"'{name}' cannot be a model's name",
+            hint="use letters, digits, '_', '-' and '.', beginning with a letter, a digit or '_': --name NAME",
+            code="usage.name",
+        )
+    return name
+
+
+def _framework(file: Path) -> Framework:
+    if file.name == "saved_model.pb":
+        return Framework.TENSORFLOW
+    if file.suffix == ".onnx":
+        return Framework.ONNX
+    if file.suffix in _TORCH_SUFFIXES:
+        return Framework.PYTORCH
+    hint = {
+        ".pb": "a frozen graph carries no signature: export a SavedModel",
+        ".keras": "export it first: keras.saving.load_model(path).export(folder)",
+        ".h5": "export it first: keras.saving.load_model(path).export(folder)",
+    }.get(file.suffix, "convkit takes .pth, a SavedModel's folder, and .onnx")
+    raise InputError(f"{file} is no model that convkit takes", hint=hint, code="source.unknown-kind")
+
+
+def _file_in(folder: Path) -> Path:
+    """Find the one model in a folder: in itself, else in the nearest folders below."""
+    level = [folder]
+    for _ in range(_DEPTH):
+        candidates = [file for place in level for file in _models_in(place)]
+        if len(candidates) > 1:
+            preferred = [file for file in candidates if file.name in ("model.pth", "saved_model.pb")]
+            candidates = preferred if len(preferred) == 1 else candidates
+        if len(candidates) > 1:
+            listed = ", ".join(str(file.relative_to(folder)) for file in candidates[:5])
+            raise InputError(
+                f"{folder} holds {len(candidates)} models: {listed}", hint="name the one meant", code="source.ambiguous"
+            )
+        if candidates:
+            return candidates[0]
+        level = [below for place in level for below in _folders_in(place)]
+    raise InputError(
+        f"{folder} holds no model",
+        hint="it should hold a model.pth, a saved_model.pb with its variables, or an .onnx file",
+        code="source.missing",
+    )
+
+
+def _models_in(folder: Path) -> Iterator[Path]:
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and (file.suffix in (".pth", ".onnx") or file.name == "saved_model.pb"):
+            yield file
+
+
+def _folders_in(folder: Path) -> Iterator[Path]:
+    """Yield folders that may hold a source; a model repository's own folders are no source."""
+    for below in sorted(folder.iterdir()):
+        if below.is_symlink() or not below.is_dir() or below.name.startswith("."):
+            continue
+        if not (below / "config.pbtxt").exists():
+            yield below
+
+
+def _config(model: Path, folder: Path, config: Path | None) -> str | None:
+    if config is not None:
+        if not config.is_file():
+            raise InputError(f"--config {config} does not exist", hint="check the path", code="metadata.file")
+        return str(config)
+    places = [folder, model if model.is_dir() else folder]
+    if (folder / "saved_model.pb").exists():
+        places.append(folder.parent)
+    return next((str(place / "config.txt") for place in places if (place / "config.txt").is_file()), None)
+
+
+def _default_name(model: Path, file: Path) -> str:
+    if model.is_dir():
+        return model.resolve().name
+    return file.resolve().parent.name if file.stem in ("model", "saved_model") else file.stem

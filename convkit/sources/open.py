@@ -1,0 +1,284 @@
+"""From what was found on the disk to something that can be exported and timed: one class for each framework."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from convkit.errors import InputError, MetadataError, MissingError
+from convkit.pipeline.artifact import Artifact, gather
+from convkit.pipeline.runner import Contender, Runner
+from convkit.pipeline.stopwatch import Timing
+from convkit.sources.checkpoint import Checkpoint, CheckpointKind, read_checkpoint
+from convkit.sources.exported import Exported
+from convkit.sources.find import Found, Framework
+from convkit.sources.trust import Untrusted, require_trust
+from convkit.spec.metadata import Metadata
+from convkit.spec.options import ExportOptions
+
+EXTRAS = {"torch": ("torch", "onnx"), "tensorflow": ("tensorflow", "tf2onnx", "onnx"), "onnx": ("onnx", "onnxruntime")}
+"""The modules that each extra of the package brings."""
+
+
+class Source(Protocol):
+    """A model that can be exported; every framework's class has this shape."""
+
+    environment: str
+    """The worker that exports and times it."""
+    files: Artifact
+    """What it consists of."""
+    kind: str
+    """What the report calls it."""
+
+    def export(self, run: Runner, *, samples: Artifact | None, max_opset: int) -> Exported:
+        """Turn it into ONNX, with its own answers on the inputs that later models are judged on."""
+
+    def contender(self, exported: Exported, *, seconds: float) -> Contender[Timing]:
+        """Return the call that times it in its own framework."""
+
+
+def open_source(
+    found: Found, metadata: Metadata | None, options: ExportOptions, trust: Sequence[str], command: str
+) -> Source:
+    """Look into the model, without running anything, and make sure that it may and can be exported here.
+
+    Raises:
+        InputError: it is of a kind that convkit does not take, or lacks its metadata.
+        TrustError: exporting would run code that nobody trusts.
+        MissingError: the framework is not installed.
+    """
+    match found.framework:
+        case Framework.PYTORCH:
+            source: Source = TorchFile(found, metadata, options, trust, command)
+        case Framework.TENSORFLOW:
+            source = SavedModelFolder(found, metadata, options)
+        case Framework.ONNX:
+            source = OnnxFile(found, metadata, options)
+    require_extra(source.environment)
+    return source
+
+
+def require_extra(extra: str) -> None:
+    """Make sure that what an extra brings is installed.
+
+    Raises:
+        MissingError: it is not; the hint is the command.
+    """
+    missing = [module for module in EXTRAS[extra] if importlib.util.find_spec(module) is None]
+    if missing:
+        raise MissingError(
+            f"{' and '.join(missing)} is not installed here",
+            hint=f'pip install "convkit[{extra}]"',
+            code="missing.extra",
+        )
+
+
+class TorchFile:
+    """A PyTorch checkpoint: a state dict with a definition, or a whole module."""
+
+    environment = "torch"
+
+    def __init__(
+        self, found: Found, metadata: Metadata | None, options: ExportOptions, trust: Sequence[str], command: str
+    ) -> None:
+        from convkit.sources.torch_module import TorchSource
+
+        if metadata is None:
+            raise MetadataError(
+                f"{found.path} has no config.txt: a PyTorch model does not say what its inputs are",
+                hint=f"write {found.folder}/config.txt (the README shows one), or name it with --config",
+                code="metadata.missing",
+            )
+        self.metadata = metadata
+        self.options = options
+        self.kind = "PyTorch"
+        folder = Path(found.folder)
+        checkpoint = _taken(read_checkpoint(found.path), found)
+        loader = "model.py" if options.model_def is None and (folder / "model.py").is_file() else None
+        if loader and not _defines_load_model(folder / loader):
+            loader = None
+        if checkpoint.kind is CheckpointKind.TENSORS and loader is None and options.model_def is None:
+            raise InputError(
+                f"{found.path} is a state dict: weights without the network they belong to",
+                hint="put a model.py with load_model() beside it, or name the network: --model-def FILE.py:factory",
+                code="source.no-definition",
+            )
+        untrusted = _untrusted(found, checkpoint, loader, options)
+        require_trust(untrusted, trust, command)
+        code = [p.relative_to(folder).as_posix() for p in folder.glob("*.py") if p.is_file()] if untrusted else []
+        self.files = gather(folder, [found.file, *code])
+        definition, factory = _definition(options.model_def)
+        self.source = TorchSource(
+            files=self.files,
+            checkpoint=found.file,
+            kind=checkpoint.kind,
+            trusted=bool(untrusted),
+            loader=loader,
+            definition=definition,
+            factory=factory,
+        )
+
+    def export(self, run: Runner, *, samples: Artifact | None, max_opset: int) -> Exported:
+        """See `Source.export`; torch's exporter writes an opset that every server reads."""
+        from convkit.sources.torch import export_torch
+
+        del max_opset
+        return run(export_torch, self.source, metadata=self.metadata, options=self.options, samples=samples)
+
+    def contender(self, exported: Exported, *, seconds: float) -> Contender[Timing]:
+        """See `Source.contender`."""
+        from convkit.sources.torch import time_torch
+
+        return Contender(
+            time_torch,
+            self.source,
+            metadata=self.metadata,
+            options=self.options,
+            inputs=exported.samples,
+            seconds=seconds,
+        )
+
+
+def _taken(checkpoint: Checkpoint, found: Found) -> Checkpoint:
+    if checkpoint.kind in (CheckpointKind.TORCHSCRIPT, CheckpointKind.EXPORTED):
+        raise InputError(
+            f"{found.path} is a {checkpoint.kind.value} file, which convkit does not take yet",
+            hint="save the module itself: torch.save(model.state_dict(), 'model.pth'), with its model.py",
+            code="source.unknown-kind",
+        )
+    return checkpoint
+
+
+def _defines_load_model(path: Path) -> bool:
+    """Tell from the text alone, which may not run yet, whether model.py defines ``load_model``."""
+    import ast
+
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        raise InputError(f"{path}: {error}", hint="mend the syntax", code="source.user-code") from error
+    return any(isinstance(node, ast.FunctionDef) and node.name == "load_model" for node in tree.body)
+
+
+def _untrusted(found: Found, checkpoint: Checkpoint, loader: str | None, options: ExportOptions) -> list[Untrusted]:
+    files = []
+    if loader is not None:
+        runs = ("the module itself", "load_model()")
+        files.append(Untrusted(path=str(Path(found.folder, loader)), runs=runs))
+    elif checkpoint.kind is CheckpointKind.PICKLED_MODULE and options.model_def is None:
+        files.append(Untrusted(path=str(found.path), runs=checkpoint.foreign))
+        if Path(found.folder, "model.py").is_file():
+            files.append(Untrusted(path=str(Path(found.folder, "model.py")), runs=("the module itself",)))
+    return files
+
+
+def _definition(model_def: str | None) -> tuple[Artifact | None, str | None]:
+    if model_def is None:
+        return None, None
+    where, colon, function = model_def.rpartition(":")
+    if not colon or not function.isidentifier():
+        raise InputError(
+            f"--model-def {model_def}: it should read FILE.py:factory or module:factory",
+            hint="name the function that returns the network",
+            code="source.model-def",
+        )
+    if not where.endswith(".py"):
+        return None, model_def
+    path = Path(where).absolute()
+    if not path.is_file():
+        raise InputError(f"--model-def {where} does not exist", hint="check the path", code="source.model-def")
+    return gather(path.parent, [path.name]), model_def
+
+
+class SavedModelFolder:
+    """A TensorFlow SavedModel."""
+
+    environment = "tensorflow"
+
+    def __init__(self, found: Found, metadata: Metadata | None, options: ExportOptions) -> None:
+        folder = Path(found.folder)
+        members = [folder / "saved_model.pb", *folder.glob("variables/*"), *folder.glob("assets/**/*")]
+        self.files = gather(folder, [p.relative_to(folder).as_posix() for p in members if p.is_file()])
+        self.metadata = metadata
+        self.options = options
+        self.kind = "TensorFlow SavedModel"
+
+    def export(self, run: Runner, *, samples: Artifact | None, max_opset: int) -> Exported:
+        """See `Source.export`; tf2onnx writes the opset that it is asked for."""
+        from convkit.sources.tensorflow import export_saved_model
+
+        del max_opset
+        return run(
+            export_saved_model,
+            self.files,
+            folder=".",
+            metadata=self.metadata,
+            options=self.options,
+            samples=samples,
+        )
+
+    def contender(self, exported: Exported, *, seconds: float) -> Contender[Timing]:
+        """See `Source.contender`."""
+        from convkit.sources.tensorflow import time_saved_model
+
+        return Contender(
+            time_saved_model,
+            self.files,
+            folder=".",
+            metadata=self.metadata,
+            options=self.options,
+            inputs=exported.samples,
+            seconds=seconds,
+        )
+
+
+class OnnxFile:
+    """An ONNX file with its external data."""
+
+    environment = "onnx"
+
+    def __init__(self, found: Found, metadata: Metadata | None, options: ExportOptions) -> None:
+        self.found = found
+        self.files = gather(Path(found.folder), [found.file])
+        self.metadata = metadata
+        self.options = options
+        self.kind = "ONNX"
+
+    def export(self, run: Runner, *, samples: Artifact | None, max_opset: int) -> Exported:
+        """See `Source.export`."""
+        from convkit.sources.onnx import find_external_data, import_onnx
+
+        folder = Path(self.found.folder)
+        external = run(find_external_data, gather(folder, [self.found.file])).names
+        missing = [name for name in external if not (folder / name).is_file()]
+        if missing:
+            raise InputError(
+                f"{self.found.path} keeps its weights in {', '.join(missing)}, which is not there",
+                hint="bring the file along: it belongs beside the .onnx file",
+                code="source.external-data",
+            )
+        self.files = gather(folder, [self.found.file, *external])
+        return run(
+            import_onnx,
+            self.files,
+            file=self.found.file,
+            metadata=self.metadata,
+            options=self.options,
+            samples=samples,
+            max_opset=max_opset,
+        )
+
+    def contender(self, exported: Exported, *, seconds: float) -> Contender[Timing]:
+        """See `Source.contender`."""
+        from convkit.sources.onnx import time_onnx_source
+
+        return Contender(
+            time_onnx_source,
+            self.files,
+            file=self.found.file,
+            inputs=exported.samples,
+            renamed=exported.renamed,
+            seconds=seconds,
+        )

@@ -1,0 +1,111 @@
+"""The seam between the pipeline and a runtime: what every target says of itself, and the list of them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from convkit.errors import UsageError
+from convkit.graph.model import Model
+from convkit.graph.quant_profile import QuantProfile
+from convkit.pipeline.runner import Runner
+from convkit.spec.options import EngineMode, Precision
+from convkit.spec.wording import did_you_mean
+
+TARGETS: dict[str, str] = {
+    "onnxruntime": "convkit.targets.onnxruntime:OnnxRuntime",
+    "tensorrt": "convkit.targets.tensorrt:TensorRT",
+    "tensorrt-rtx": "convkit.targets.tensorrt:TensorRTRTX",
+}
+"""Every target and the class that is it."""
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a target cannot run a precision, and the nearest thing that works."""
+
+    reason: str
+    instead: str
+
+
+class Compiled(msgspec.Struct, frozen=True, kw_only=True):
+    """What a target makes of a checked ONNX model."""
+
+    engine: str
+    """``none``, ``built`` or ``deferred``."""
+    files: Mapping[str, Path | bytes]
+    """What goes into the version's directory: relative names, to a path to copy or the bytes themselves."""
+    served_bytes: int | None = None
+    """Size of what the runtime loads; None where that is the model's own size, or not known yet."""
+    facts: tuple[str, ...] = ()
+    """Sentences for the report: who parsed or built it, and what was found."""
+
+
+class Target(Protocol):
+    """A runtime. One class for each, which can be made without arguments."""
+
+    name: str
+    title: str
+    """As people write it: ``ONNX Runtime``."""
+    profile: QuantProfile
+    refusals: Mapping[Precision, Refusal]
+    """Precisions that it cannot run."""
+    backend: str | None
+    """Triton's name for the runtime; None where Triton does not load what it makes."""
+    filename: str
+    """What Triton loads, in the version's directory."""
+    gpu: bool
+    emulated: bool
+    """Whether its models cannot run here, so that checks run the ONNX graph in ONNX Runtime instead."""
+
+    def require(self, engine: EngineMode) -> None:
+        """Make sure that what it needs on this machine is there.
+
+        Raises:
+            MissingError: an extra or a GPU is missing.
+            UsageError: it has no engine to build or to defer.
+        """
+
+    def compile(
+        self, run: Runner, model: Model, *, options: object, engine: EngineMode, precision: Precision
+    ) -> Compiled:
+        """Turn a checked ONNX model into what the runtime loads; `options` is the target's table of the recipe.
+
+        Raises:
+            StepError: the runtime refuses the model; the nodes are named.
+        """
+
+
+def open_target(name: str) -> Target:
+    """Return the target of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in TARGETS:
+        raise UsageError(
+            f"--to {name}: there is no such target",
+            hint=did_you_mean(name, TARGETS) + f"convkit knows {', '.join(TARGETS)}",
+            code="usage.target",
+        )
+    module, _, attribute = TARGETS[name].partition(":")
+    target: Target = getattr(importlib.import_module(module), attribute)()
+    return target
+
+
+def refuse_impossible(target: Target, precision: Precision) -> None:
+    """Refuse a precision that the target cannot run.
+
+    Raises:
+        UsageError: with the reason and the nearest thing that works.
+    """
+    refusal = target.refusals.get(precision)
+    if refusal is not None:
+        raise UsageError(
+            f"--quantize {precision.value} --to {target.name}: {refusal.reason}",
+            hint=refusal.instead,
+            code="quantize.impossible",
+        )
