@@ -1,0 +1,179 @@
+"""The seam to TensorRT: one face for the modules `tensorrt` (10 and 11) and `tensorrt_rtx`.
+
+What differs between them is found by looking for attributes; enumerations are used by name, since their numbers change.
+Networks are always strongly typed: precision is in the graph or nowhere. Where there is no driver, the builder of a
+module that needs one, and every runtime, stay unopened: they can end the process.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from enum import StrEnum
+from typing import Any, Protocol
+
+from convkit.errors import MissingError
+from convkit.targets import trt_types as types
+from convkit.targets.cuda_driver import driver_present, why_absent
+
+
+class Flavour(StrEnum):
+    """A member of the TensorRT family, called what `--to` calls it."""
+
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
+
+    @property
+    def module(self) -> str:
+        """Return the name of the Python module."""
+        return self.value.replace("-", "_")
+
+    @property
+    def product(self) -> str:
+        """Return the product's name."""
+        return "TensorRT" if self is Flavour.TENSORRT else "TensorRT-RTX"
+
+
+class Module(Protocol):
+    """`tensorrt` or `tensorrt_rtx`."""
+
+    __version__: str
+    ILogger: Any
+    IProgressMonitor: Any
+    HardwareCompatibilityLevel: Any
+    NetworkDefinitionCreationFlag: types.NetworkDefinitionCreationFlag
+    MemoryPoolType: types.MemoryPoolType
+    BuilderFlag: types.BuilderFlag
+    ProfilingVerbosity: types.ProfilingVerbosity
+    TensorIOMode: types.TensorIOMode
+
+    def Builder(self, logger: object, /) -> types.Builder: ...  # noqa: N802
+    def OnnxParser(self, network: types.INetworkDefinition, logger: object, /) -> types.OnnxParser: ...  # noqa: N802
+    def Runtime(self, logger: object, /) -> types.Runtime: ...  # noqa: N802
+
+
+class Network:
+    """A strongly typed network with its parser and builder.
+
+    The parser writes into the network, which belongs to the builder: they are let go in that order.
+    """
+
+    def __init__(self, builder: types.Builder, definition: types.INetworkDefinition, parser: types.OnnxParser) -> None:
+        self.parser = parser
+        self.definition = definition
+        self.builder = builder
+
+    @property
+    def inputs(self) -> list[types.ITensor]:
+        """Return the network's inputs, in order."""
+        return [self.definition.get_input(index) for index in range(self.definition.num_inputs)]
+
+    @property
+    def outputs(self) -> list[types.ITensor]:
+        """Return the network's outputs, in order."""
+        return [self.definition.get_output(index) for index in range(self.definition.num_outputs)]
+
+
+class Api:
+    """One TensorRT module, opened once for a process. Get it from `open_api`."""
+
+    def __init__(self, flavour: Flavour, module: Module) -> None:
+        self.flavour = flavour
+        self.module = module
+        self.version = module.__version__
+        self.messages: list[tuple[str, str]] = []
+        """What the module logged since the last network or runtime was opened: the severity's name and the text."""
+        self._logger = _logger(module, self.messages)  # the process keeps the first logger that it sees
+
+    @property
+    def needs_gpu_to_build(self) -> bool:
+        """Tell whether the builder looks for a GPU: it does, unless it can be told a compute capability instead."""
+        return not isinstance(self.module, types.BuildsAheadOfTime)
+
+    def network(self) -> Network:
+        """Make an empty network.
+
+        Raises:
+            MissingError: this module's builder needs a GPU, and there is none.
+        """
+        if self.needs_gpu_to_build and not driver_present():
+            raise MissingError(
+                f"{self.flavour.product} {self.version} cannot open its builder here: {why_absent()}",
+                hint="prepare the engine here (--engine defer) and run 'convkit build' on the machine with the GPU; "
+                "start a container there with --gpus all",
+                code="tensorrt.no-gpu",
+            )
+        self.messages.clear()
+        builder = self.module.Builder(self._logger)
+        definition = builder.create_network(1 << int(self.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        return Network(builder, definition, self.module.OnnxParser(definition, self._logger))
+
+    def runtime(self) -> types.Runtime:
+        """Open the runtime.
+
+        Raises:
+            MissingError: there is no GPU here.
+        """
+        if not driver_present():
+            raise MissingError(
+                f"{self.flavour.product} {self.version} cannot run an engine here: {why_absent()}",
+                hint="run it on a machine with an NVIDIA GPU; start a container with --gpus all",
+                code="gpu.missing",
+            )
+        self.messages.clear()
+        return self.module.Runtime(self._logger)
+
+    def messages_of(self, *severities: str) -> list[str]:
+        """Return what was logged with these severities, each text once, without what a missing driver adds."""
+        texts = (plain(text) for severity, text in self.messages if severity in severities)
+        return list(dict.fromkeys(text for text in texts if text))
+
+
+_NO_DRIVER = "(cudaError 35: "  # logged along with every error where there is no driver
+
+
+def plain(text: str) -> str:
+    """Return TensorRT's text without the lines that only say that there is no driver."""
+    return "\n".join(line for line in text.splitlines() if _NO_DRIVER not in line).strip()
+
+
+def open_api(flavour: str) -> Api:
+    """Import a module of the family.
+
+    Raises:
+        MissingError: it is not installed, or its libraries are not.
+    """
+    return _open(Flavour(flavour))
+
+
+@functools.cache
+def _open(flavour: Flavour) -> Api:
+    try:
+        module: Any = importlib.import_module(flavour.module)
+    except (ImportError, OSError) as error:
+        raise MissingError(
+            f"{flavour.product} is not usable here: {error}",
+            hint=_INSTALL[flavour],
+            code="tensorrt.not-installed",
+        ) from error
+    return Api(flavour, module)
+
+
+_INSTALL = {
+    Flavour.TENSORRT: "work in a container that has it, such as Triton's, or: pip install 'convkit[tensorrt]'",
+    Flavour.TENSORRT_RTX: "pip install 'convkit[tensorrt-rtx]'",
+}
+
+
+def _logger(module: Module, messages: list[tuple[str, str]]) -> object:
+    base = module.ILogger
+
+    class Logger(base):  # type: ignore[misc,valid-type]
+        def __init__(self) -> None:
+            base.__init__(self)  # not super(): the API's classes want their own
+
+        def log(self, severity: types.Enumerator, message: str) -> None:
+            if severity.name not in ("VERBOSE", "INFO"):
+                messages.append((severity.name, message))
+
+    return Logger()

@@ -1,0 +1,98 @@
+"""The recipe's tables `[tensorrt]` and `[tensorrt-rtx]`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import msgspec
+
+from convkit.errors import UsageError
+from convkit.targets.trt_api import Flavour
+
+Size = Annotated[int, msgspec.Meta(ge=0)]
+
+RTX_COMPUTE_CAPABILITIES = ("8.6", "8.9", "12.0")
+"""GeForce and RTX GPUs since Ampere. Turing (7.5) is left out: it has no FP32 matrix product in TensorRT-RTX, so an
+FP32 model cannot be built for it."""
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+
+class ShapeRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The shapes that one input may take in a profile, batch included; `opt` is the one to be fastest at."""
+
+    min: tuple[Size, ...]
+    opt: tuple[Size, ...]
+    max: tuple[Size, ...]
+
+
+class TensorRTOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[tensorrt]`, `[tensorrt-rtx]`: how an engine is built. Each flavour refuses what it does not have."""
+
+    profiles: tuple[dict[str, ShapeRange], ...] = ()
+    """Optimization profiles: tables from an input's wire name to its `min`, `opt` and `max` shape. Empty: one profile,
+    from config.txt's min_dims, opt_dims, max_dims and batch size."""
+    workspace: str | int | None = None
+    """The most scratch memory that a layer may take on the GPU: bytes, or a text such as ``4GiB``. None: no limit."""
+    builder_optimization_level: Annotated[int, msgspec.Meta(ge=0, le=5)] | None = None
+    """From 0, built soonest, to 5, searched longest. None: TensorRT's default, 3."""
+    hardware_compatibility: str | None = None
+    """TensorRT's HardwareCompatibilityLevel by name, such as ``AMPERE_PLUS``: the plan then runs on other GPU
+    architectures too, more slowly. `tensorrt` only."""
+    version_compatible: bool = False
+    """The plan then runs on later TensorRT releases too. `tensorrt` only."""
+    compute_capabilities: tuple[str, ...] = ()
+    """The GPUs to build for, such as ``8.9`` and ``12.0``. Empty: 8.6, 8.9 and 12.0. `tensorrt-rtx` only."""
+
+    @property
+    def workspace_bytes(self) -> int | None:
+        """Return the workspace limit in bytes.
+
+        Raises:
+            UsageError: the text is no size.
+        """
+        return None if self.workspace is None else parse_size(self.workspace)
+
+
+def parse_size(text: str | int) -> int:
+    """Return the bytes that a size such as ``4GiB``, ``512 MB`` or ``1073741824`` means.
+
+    Raises:
+        UsageError: it is no size, or not above 0.
+    """
+    match = _SIZE.fullmatch(str(text))
+    unit = _UNITS.get(match[2].upper()) if match else None
+    size = int(float(match[1]) * unit) if match and unit else 0
+    if size < 1:
+        raise UsageError(
+            f"workspace: '{text}' is not a size of memory",
+            hint="write a number of bytes, or a text such as '4GiB' or '512MB'",
+            code="tensorrt.workspace",
+        )
+    return size
+
+
+def check_options(options: TensorRTOptions, flavour: Flavour) -> None:
+    """Refuse what the flavour does not have. Needs no TensorRT.
+
+    Raises:
+        UsageError: names the option.
+    """
+    options.workspace_bytes  # noqa: B018 - refuses a malformed one
+    if flavour is Flavour.TENSORRT and options.compute_capabilities:
+        raise _without(
+            flavour,
+            "compute_capabilities",
+            'TensorRT builds for the GPU that it runs on; hardware_compatibility = "AMPERE_PLUS" widens that',
+        )
+    if flavour is Flavour.TENSORRT_RTX and options.hardware_compatibility:
+        raise _without(flavour, "hardware_compatibility", "name the GPUs in compute_capabilities")
+    if flavour is Flavour.TENSORRT_RTX and options.version_compatible:
+        raise _without(flavour, "version_compatible", "leave it out, and build again for another version")
+
+
+def _without(flavour: Flavour, option: str, instead: str) -> UsageError:
+    return UsageError(
+        f"[{flavour}] {option}: {flavour.product} has no such setting", hint=instead, code="tensorrt.option"
+    )

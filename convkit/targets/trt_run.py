@@ -1,0 +1,115 @@
+"""Running an engine on recorded inputs, with TensorRT and the driver alone.
+
+Unmeasured: needs a GPU. The flow is tested against stand-ins for the runtime and for the driver's library.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convkit.errors import StepError
+from convkit.graph.model import Tensors, numpy_dtype, save_tensors
+from convkit.pipeline.artifact import Artifact
+from convkit.pipeline.step import observation
+from convkit.targets.cuda_memory import DeviceMemory, device_memory
+from convkit.targets.trt_api import Api, Flavour, open_api
+from convkit.targets.trt_findings import DTYPES, tidy
+from convkit.targets.trt_types import ICudaEngine, IExecutionContext
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+
+@observation(version=1, stage="check", title="Run the TensorRT plan", needs="tensorrt")
+def run_tensorrt(engine: Artifact, samples: Tensors) -> Tensors:
+    """Return a plan's outputs for every case of `samples`, under their wire names.
+
+    Raises:
+        MissingError: TensorRT is not installed, or there is no GPU here.
+        StepError: the engine cannot be loaded here, or refuses an input's shape.
+    """
+    return _run(engine.file(), samples, Flavour.TENSORRT)
+
+
+@observation(version=1, stage="check", title="Run the TensorRT-RTX engine", needs="tensorrt-rtx")
+def run_rtx(engine: Artifact, samples: Tensors) -> Tensors:
+    """Return a TensorRT-RTX engine's outputs; everything else as `run_tensorrt`."""
+    return _run(engine.file(), samples, Flavour.TENSORRT_RTX)
+
+
+def _run(path: Path, samples: Tensors, flavour: Flavour) -> Tensors:
+    api = open_api(flavour)
+    runtime = api.runtime()  # outlives the engine
+    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    context = engine.create_execution_context() if engine is not None else None
+    if engine is None or context is None:
+        raise _failure(api, f"cannot load {path.name}", "build it here again: a plan belongs to one version and GPU")
+    return save_tensors([_answer(api, engine, context, case) for case in samples])
+
+
+def _answer(api: Api, engine: ICudaEngine, context: IExecutionContext, case: dict[str, Array]) -> dict[str, Array]:
+    """Run the engine once, in the first profile that takes the case's shapes."""
+    import numpy as np
+
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    input_mode = api.module.TensorIOMode.INPUT
+    inputs = {name: np.ascontiguousarray(case[name]) for name in names if engine.get_tensor_mode(name) == input_mode}
+    with device_memory() as memory:
+        context.set_optimization_profile_async(_profile_for(api, engine, inputs), memory.stream)
+        for name, array in inputs.items():
+            if not context.set_input_shape(name, array.shape):
+                raise _failure(api, f"refuses '{name}' of the shape {list(array.shape)}", "widen the profiles")
+            context.set_tensor_address(name, memory.upload(array))
+        outputs = _bind_outputs(api, engine, context, [name for name in names if name not in inputs], memory)
+        if not context.execute_async_v3(memory.stream):
+            raise _failure(api, "failed to run the engine", "the log of the worker has more")
+        for address, array in outputs.values():
+            memory.download(address, array)
+    return {name: array for name, (_, array) in outputs.items()}
+
+
+def _bind_outputs(
+    api: Api, engine: ICudaEngine, context: IExecutionContext, names: list[str], memory: DeviceMemory
+) -> dict[str, tuple[int, Array]]:
+    import numpy as np
+
+    unknown = context.infer_shapes()
+    if unknown:
+        raise _failure(api, f"cannot tell the shapes of {', '.join(unknown)}", "give every input of the model")
+    bound = {}
+    for name in names:
+        shape = tuple(context.get_tensor_shape(name))
+        if -1 in shape:
+            raise _failure(
+                api,
+                f"output '{name}' has a size that depends on the data, {list(shape)}",
+                "convkit cannot run such engines yet; check the ONNX model instead",
+            )
+        array = np.empty(shape, numpy_dtype(DTYPES[engine.get_tensor_dtype(name).name]))
+        address = memory.allocate(array.nbytes)
+        context.set_tensor_address(name, address)
+        bound[name] = (address, array)
+    return bound
+
+
+def _profile_for(api: Api, engine: ICudaEngine, inputs: dict[str, Array]) -> int:
+    for profile in range(engine.num_optimization_profiles):
+        ranges = {name: engine.get_tensor_profile_shape(name, profile) for name in inputs}
+        if all(_fits(inputs[name].shape, low, high) for name, (low, _, high) in ranges.items()):
+            return profile
+    shapes = ", ".join(f"'{name}' {list(array.shape)}" for name, array in inputs.items())
+    raise _failure(api, f"has no profile for {shapes}", "widen the profiles in the recipe, and build again")
+
+
+def _fits(shape: tuple[int, ...], low: Any, high: Any) -> bool:
+    return all(least <= size <= most for least, size, most in zip(low, shape, high, strict=True))
+
+
+def _failure(api: Api, what: str, hint: str) -> StepError:
+    said = " ".join(tidy(text) for text in api.messages_of("ERROR", "INTERNAL_ERROR"))
+    return StepError(
+        f"{api.flavour.product} {api.version} {what}" + (f": {said}" if said else ""), hint=hint, code="tensorrt.run"
+    )

@@ -1,0 +1,151 @@
+"""Finding a GPU and running an engine, against stand-ins for the driver and for the runtime."""
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convkit.errors import MissingError, StepError
+from convkit.graph.model import save_tensors
+from convkit.pipeline.artifact import Artifact, gather
+from convkit.targets import cuda_driver, trt_run
+from convkit.targets.cuda_driver import Gpu, driver_present, gpu, gpu_name
+from convkit.targets.trt_api import Api, Flavour
+from convkit.targets.trt_run import run_tensorrt
+from targets.fake_nvidia import FakeCuda, FakeEngine, FakeTensorRT
+
+Install = Callable[[FakeCuda | None], None]
+PROFILES = [((1, 2), (4, 2), (4, 2)), ((5, 2), (8, 2), (16, 2))]
+
+
+@pytest.fixture
+def use_driver(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def install(library: FakeCuda | None) -> None:
+        def load(name: str) -> FakeCuda:
+            assert name == "libcuda.so.1"
+            if library is None:
+                raise OSError("cannot open shared object file")
+            return library
+
+        forget()
+        monkeypatch.setattr(cuda_driver, "ctypes", SimpleNamespace(**{**vars(ctypes), "CDLL": load}))
+
+    def forget() -> None:
+        cuda_driver.driver.cache_clear()
+        cuda_driver.gpu.cache_clear()
+
+    yield install
+    forget()
+
+
+def test_a_gpu_is_described_by_its_driver(use_driver: Install) -> None:
+    use_driver(FakeCuda())
+
+    assert driver_present()
+    assert gpu() == Gpu(name="NVIDIA Fake", compute_capability="8.9", cuda="13.2")
+    assert gpu_name() == "NVIDIA Fake"
+
+
+@pytest.mark.parametrize(
+    "library",
+    [None, FakeCuda(initialized=100), FakeCuda(devices=0)],
+    ids=["no library", "a driver that does not start", "no device"],
+)
+def test_there_is_no_gpu_without_a_driver_that_works(library: FakeCuda | None, use_driver: Install) -> None:
+    use_driver(library)
+
+    assert not driver_present()
+    assert gpu() is None
+    assert gpu_name() is None
+
+
+@pytest.fixture
+def engine_file(tmp_path: Path) -> Artifact:
+    (tmp_path / "model.plan").write_bytes(b"plan")
+    return gather(tmp_path)
+
+
+def use_engine(engine: FakeEngine | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = FakeTensorRT(engine)
+    monkeypatch.setattr(trt_run, "open_api", lambda flavour: Api(Flavour(flavour), module))
+
+
+def case(rows: int) -> dict[str, Any]:
+    return {"x": np.arange(rows * 2, dtype=np.float32).reshape(rows, 2)}
+
+
+def test_an_engine_answers_every_case_in_a_profile_that_takes_it(
+    use_driver: Install, engine_file: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda, engine = FakeCuda(), FakeEngine(PROFILES)
+    use_driver(cuda)
+    use_engine(engine, monkeypatch)
+
+    answers = list(run_tensorrt(engine_file, save_tensors([case(3), case(7)])))
+
+    assert [answer["y"].tolist() for answer in answers] == [(2 * case(rows)["x"]).tolist() for rows in (3, 7)]
+    assert engine.used_profiles == [0, 1]
+    assert (cuda.memory, cuda.contexts, cuda.streams) == ({}, 0, 0)
+
+
+def test_a_shape_outside_every_profile_is_named(
+    use_driver: Install, engine_file: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda = FakeCuda()
+    use_driver(cuda)
+    use_engine(FakeEngine(PROFILES), monkeypatch)
+
+    with pytest.raises(StepError, match=r"has no profile for 'x' \[17, 2\]"):
+        run_tensorrt(engine_file, save_tensors([case(17)]))
+    assert (cuda.memory, cuda.contexts, cuda.streams) == ({}, 0, 0)
+
+
+def test_an_output_whose_size_depends_on_the_data_is_refused(
+    use_driver: Install, engine_file: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_driver(FakeCuda())
+    use_engine(FakeEngine(PROFILES, data_dependent=True), monkeypatch)
+
+    with pytest.raises(StepError, match="output 'y' has a size that depends on the data"):
+        run_tensorrt(engine_file, save_tensors([case(2)]))
+
+
+def test_a_plan_that_the_runtime_does_not_load_is_an_error_that_says_what_to_do(
+    use_driver: Install, engine_file: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_driver(FakeCuda())
+    use_engine(None, monkeypatch)
+
+    with pytest.raises(StepError) as refused:
+        run_tensorrt(engine_file, save_tensors([case(2)]))
+
+    assert refused.value.message == "TensorRT 11.4.0.106 cannot load model.plan"
+    assert "build it here again" in refused.value.hint
+
+
+def test_a_full_gpu_is_the_drivers_error_and_everything_is_given_back(
+    use_driver: Install, engine_file: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda = FakeCuda(fails="cuMemcpyHtoD_v2")
+    use_driver(cuda)
+    use_engine(FakeEngine(PROFILES), monkeypatch)
+
+    with pytest.raises(StepError) as full:
+        run_tensorrt(engine_file, save_tensors([case(2)]))
+
+    assert full.value.code == "gpu.driver"
+    assert "cuMemcpyHtoD returned CUresult 2" in full.value.message
+    assert (cuda.memory, cuda.contexts, cuda.streams) == ({}, 0, 0)
+
+
+def test_an_engine_is_not_run_where_there_is_no_gpu(use_driver: Install, engine_file: Artifact) -> None:
+    use_driver(None)
+
+    with pytest.raises(MissingError) as missing:
+        trt_run.run_rtx(engine_file, save_tensors([case(2)]))
+
+    assert missing.value.code == "gpu.missing"
