@@ -53,7 +53,7 @@ class BuildPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Recorded inputs under their wire names, one ``.npz`` file for each case."""
     references: dict[str, str] = {}
     """The source framework's outputs for them, in the same order."""
-    check: CheckOptions
+    check: CheckOptions = CheckOptions()
     """The tolerance asked for."""
     versions: VersionRange = VersionRange()
 

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX as targets: what they take of a quantized graph.
+"""TensorRT and TensorRT-RTX as targets.
 
 trt_api        the seam to the modules `tensorrt` and `tensorrt_rtx`; trt_types says what of them is used
 trt_options    the recipe's tables          trt_profiles   the shapes that an engine is built for
@@ -9,7 +9,27 @@ build_plan     build.json, for an engine that is built elsewhere
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
+from convkit.errors import UsageError
+from convkit.graph.model import Model
 from convkit.graph.quant_profile import QuantProfile
+from convkit.pipeline.artifact import digest_file
+from convkit.pipeline.events import Warned
+from convkit.pipeline.runner import Runner
+from convkit.spec.options import EngineMode, Precision
+from convkit.targets.build_plan import FILE_NAME, BuildPlan, encode_build_plan
+from convkit.targets.cuda_driver import driver_present, gpu
+from convkit.targets.target import Compiled, Refusal
+from convkit.targets.trt_api import Flavour, installed, no_gpu, not_installed
+from convkit.targets.trt_build import ENGINE_FILES, Engine, build_rtx, build_tensorrt
+from convkit.targets.trt_options import TensorRTOptions, check_options
+from convkit.targets.trt_parse import parse_rtx
+from convkit.targets.trt_profiles import Profile, profiles_for
+
+RECORDS = "convkit"
+"""The folder in a version's directory that holds what its engine was built from."""
 
 TENSORRT_PROFILE = QuantProfile(
     signed_activations=True,
@@ -28,3 +48,168 @@ TENSORRT_PROFILE = QuantProfile(
         "than 16 channels and products with a vector gain nothing from int8 there."
     ),
 )
+
+REFUSALS: Mapping[Precision, Refusal] = {
+    Precision.DYNAMIC: Refusal(
+        reason="TensorRT has no dynamic quantization: it takes scales that were calibrated beforehand",
+        instead="use --quantize int8 --calibration-data FILE, or --quantize fp16, which needs no data",
+    )
+}
+
+
+class TensorRT:
+    """The target `tensorrt`: a plan, built where a GPU and TensorRT are, prepared elsewhere."""
+
+    name = "tensorrt"
+    title = Flavour.TENSORRT.product
+    profile = TENSORRT_PROFILE
+    refusals = REFUSALS
+    backend: str | None = "tensorrt"
+    filename = ENGINE_FILES[Flavour.TENSORRT]
+    gpu = True
+    emulated = True
+
+    def require(self, engine: EngineMode) -> None:
+        """Make sure that an engine that is to be built now can be.
+
+        Raises:
+            MissingError: TensorRT or a GPU is missing.
+        """
+        if engine is EngineMode.NOW:
+            if not installed(Flavour.TENSORRT):
+                raise not_installed(Flavour.TENSORRT, "it is not installed")
+            if not driver_present():
+                raise no_gpu("--engine now: TensorRT builds on a GPU only")
+
+    def compile(
+        self, run: Runner, model: Model, *, options: object, engine: EngineMode, precision: Precision
+    ) -> Compiled:
+        """Build the plan where that can be done; else parse the model and prepare the build.
+
+        Raises:
+            StepError: TensorRT does not take the model, or could not build it.
+            UsageError: an option or a profile that cannot work.
+        """
+        table = _options(options, Flavour.TENSORRT)
+        profiles = run(profiles_for, model.interface, table)
+        document = _build_plan(model, profiles, table, precision, Flavour.TENSORRT)
+        here = gpu() if engine is not EngineMode.DEFER and installed(Flavour.TENSORRT) else None
+        if here is not None:
+            return _built(run(build_tensorrt, model, profiles, table, on=here), model, document)
+        return Compiled(
+            engine="deferred",
+            files={**_files(model), FILE_NAME: document},
+            facts=(_verdict(run, model), "The engine is still to be built: run 'convkit build' where the GPU is."),
+        )
+
+
+class TensorRTRTX:
+    """The target `tensorrt-rtx`: an engine for RTX GPUs, built on any machine. Triton does not load it."""
+
+    name = "tensorrt-rtx"
+    title = Flavour.TENSORRT_RTX.product
+    profile = TENSORRT_PROFILE
+    refusals = REFUSALS
+    backend: str | None = None
+    filename = ENGINE_FILES[Flavour.TENSORRT_RTX]
+    gpu = True
+    emulated = True
+
+    def require(self, engine: EngineMode) -> None:
+        """Make sure that TensorRT-RTX is here; it builds at once.
+
+        Raises:
+            MissingError: it is not installed.
+            UsageError: its engine was to be deferred.
+        """
+        if engine is EngineMode.DEFER:
+            raise UsageError(
+                "--engine defer: TensorRT-RTX builds its engines without a GPU, there is nothing to defer",
+                hint="leave --engine out, or choose --to tensorrt",
+                code="usage.no-defer",
+            )
+        if not installed(Flavour.TENSORRT_RTX):
+            raise not_installed(Flavour.TENSORRT_RTX, "it is not installed")
+
+    def compile(
+        self, run: Runner, model: Model, *, options: object, engine: EngineMode, precision: Precision
+    ) -> Compiled:
+        """Build the engine.
+
+        Raises:
+            StepError: TensorRT-RTX does not take the model, or could not build it.
+            UsageError: an option or a profile that cannot work.
+        """
+        del engine
+        table = _options(options, Flavour.TENSORRT_RTX)
+        profiles = run(profiles_for, model.interface, table)
+        document = _build_plan(model, profiles, table, precision, Flavour.TENSORRT_RTX)
+        return _built(run(build_rtx, model, profiles, table), model, document)
+
+
+def _options(options: object, flavour: Flavour) -> TensorRTOptions:
+    table = options if isinstance(options, TensorRTOptions) else TensorRTOptions()
+    check_options(table, flavour)
+    return table
+
+
+def _build_plan(
+    model: Model, profiles: tuple[Profile, ...], options: TensorRTOptions, precision: Precision, target: Flavour
+) -> bytes:
+    plan = BuildPlan(
+        target=target,
+        interface=model.interface,
+        profiles=profiles,
+        options=options,
+        precision=precision,
+        model={name: digest_file(path) for name, path in _files(model).items()},
+    )
+    return encode_build_plan(plan)
+
+
+def _files(model: Model) -> dict[str, Path]:
+    return {name: model.files.file(name) for name in model.files.files}
+
+
+def _built(engine: Engine, model: Model, document: bytes) -> Compiled:
+    records: dict[str, Path | bytes] = {**_files(model), FILE_NAME: document}
+    on = f" on {engine.gpu.name}" if engine.gpu else ""
+    return Compiled(
+        engine="built",
+        files={
+            ENGINE_FILES[engine.flavour]: engine.files.file(),
+            **{f"{RECORDS}/{name}": content for name, content in records.items()},
+        },
+        served_bytes=engine.files.bytes,
+        facts=(
+            f"{engine.flavour.product} {engine.version} built the engine{on} from {engine.layers} layers, "
+            f"for compute capability {', '.join(engine.compute_capabilities)}.",
+        ),
+    )
+
+
+def _verdict(run: Runner, model: Model) -> str:
+    """Let the parser that needs no GPU judge the model, where it is installed, and say what it found.
+
+    Raises:
+        StepError: it does not take the model.
+    """
+    if not installed(Flavour.TENSORRT_RTX):
+        run.observe(
+            Warned(
+                code="tensorrt.not-parsed",
+                message="no TensorRT parser has seen the model: pip install 'convkit[tensorrt-rtx]' for one that "
+                "needs no GPU",
+            )
+        )
+        return "No TensorRT parser has seen the model."
+    parsed = run(parse_rtx, model)
+    parsed.refuse_for(Flavour.TENSORRT)
+    doubtful = parsed.doubtful_for(Flavour.TENSORRT)
+    for finding in doubtful:
+        message = f"TensorRT-RTX does not take {finding}; TensorRT may have a plugin for it"
+        run.observe(Warned(code="tensorrt.doubtful", message=message))
+    stood_in = f"TensorRT-RTX {parsed.version} parsed the model in TensorRT's place"
+    if doubtful:
+        return f"{stood_in}: {len(doubtful)} nodes want a plugin that it does not have."
+    return f"{stood_in}: it takes every node ({parsed.layers} layers)."

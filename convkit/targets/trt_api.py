@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -97,12 +98,7 @@ class Api:
             MissingError: this module's builder needs a GPU, and there is none.
         """
         if self.needs_gpu_to_build and not driver_present():
-            raise MissingError(
-                f"{self.flavour.product} {self.version} cannot open its builder here: {why_absent()}",
-                hint="prepare the engine here (--engine defer) and run 'convkit build' on the machine with the GPU; "
-                "start a container there with --gpus all",
-                code="tensorrt.no-gpu",
-            )
+            raise no_gpu(f"{self.flavour.product} {self.version} cannot open its builder here")
         self.messages.clear()
         builder = self.module.Builder(self._logger)
         definition = builder.create_network(1 << int(self.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -137,6 +133,23 @@ def plain(text: str) -> str:
     return "\n".join(line for line in text.splitlines() if _NO_DRIVER not in line).strip()
 
 
+def no_gpu(what: str) -> MissingError:
+    """Return the error of a build that needs a GPU where there is none; `what` says which."""
+    return MissingError(
+        f"{what}: {why_absent()}",
+        hint="prepare the engine here (--engine defer) and run 'convkit build' on the machine with the GPU; "
+        "start a container there with --gpus all",
+        code="tensorrt.no-gpu",
+    )
+
+
+def not_installed(flavour: Flavour, why: str) -> MissingError:
+    """Return the error of a module that cannot be imported."""
+    return MissingError(
+        f"{flavour.product} is not usable here: {why}", hint=_INSTALL[flavour], code="tensorrt.not-installed"
+    )
+
+
 def open_api(flavour: str) -> Api:
     """Import a module of the family.
 
@@ -146,16 +159,17 @@ def open_api(flavour: str) -> Api:
     return _open(Flavour(flavour))
 
 
+def installed(flavour: Flavour) -> bool:
+    """Tell whether the module is there, without importing it."""
+    return importlib.util.find_spec(flavour.module) is not None
+
+
 @functools.cache
 def _open(flavour: Flavour) -> Api:
     try:
         module: Any = importlib.import_module(flavour.module)
     except (ImportError, OSError) as error:
-        raise MissingError(
-            f"{flavour.product} is not usable here: {error}",
-            hint=_INSTALL[flavour],
-            code="tensorrt.not-installed",
-        ) from error
+        raise not_installed(flavour, str(error)) from error
     return Api(flavour, module)
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from convkit.errors import UsageError
 from convkit.pipeline import events
+from convkit.pipeline.step import step
 from convkit.spec.tensor import Interface, TensorSpec
 from convkit.targets.trt_options import ShapeRange, TensorRTOptions
 
@@ -35,6 +36,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     shapes: dict[str, ShapeRange]
 
 
+@step(version=1, stage="compile", title="Choose the shapes to build for", needs="onnx")
 def profiles_for(interface: Interface, options: TensorRTOptions) -> tuple[Profile, ...]:
     """Return the profiles to build with: those of the recipe, else one derived from the interface.
 
