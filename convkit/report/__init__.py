@@ -1,0 +1,1 @@
+"""The report: one typed document, and its renderers."""

@@ -1,0 +1,316 @@
+"""The report as one typed document: what `--json` prints (`Result`), and the report.json around it (`Report`).
+
+Numbers carry their unit in their names; 1 KiB is 1024 bytes. JSON has neither NaN nor infinity: a figure that is
+not finite is null.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from enum import Enum
+from typing import Annotated
+
+import msgspec
+
+from convkit.errors import InputError
+
+
+class Status(Enum):
+    """How the command ended."""
+
+    OK = "ok"
+    UNCHANGED = "unchanged"
+    """The result is what was published before; nothing was published."""
+    FAILED = "failed"
+
+
+class Engine(Enum):
+    """What became of the target's engine."""
+
+    NONE = "none"
+    """The target loads the model as it is."""
+    BUILT = "built"
+    DEFERRED = "deferred"
+    """`convkit build` makes it where the hardware is."""
+
+
+class Verdict(Enum):
+    """What a gate says."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    INCONCLUSIVE = "inconclusive"
+    DEFERRED = "deferred"
+    """`convkit build` judges it before it publishes."""
+
+
+class Role(Enum):
+    """Where a measured model stands in the comparison."""
+
+    SOURCE = "source"
+    """The user's model in its own framework."""
+    BASELINE = "baseline"
+    """The same model as ONNX, in the source's precision."""
+    FINAL = "final"
+    """What the repository serves."""
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """What one step cost: when it ran, where its result was remembered (`cached`)."""
+
+    name: str
+    """source, simplify, precision, calibrate, quantize, compile, check, measure or publish."""
+    seconds: float
+    peak_bytes: int
+    """The largest resident set of the step's process meanwhile."""
+    cached: bool
+    title: str = ""
+
+
+class OutputDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """One output a against its reference b, the worst over all cases. Floats that are not finite become None."""
+
+    name: str
+    max_abs: float | None
+    """Largest |a - b|; None where it is not finite, or the shapes differ."""
+    max_rel: float | None
+    """Largest |a - b| / |b| over the elements where b is not 0; None as above."""
+    cosine: float | None
+    """Cosine of the angle between a and b, taken as vectors."""
+    sqnr_db: float | None
+    """10 log10(sum b^2 / sum (a - b)^2); None where there is no difference at all (`max_abs` is 0), or none finite."""
+    passed: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("max_abs", "max_rel", "cosine", "sqnr_db"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                msgspec.structs.force_setattr(self, name, None)
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """The last model that was held against the source framework's outputs: the final one, unless an earlier failed."""
+
+    passed: bool
+    outputs: tuple[OutputDifference, ...]
+
+
+class Gate(msgspec.Struct, frozen=True, kw_only=True):
+    """A demand on the result that decides whether it is published."""
+
+    name: str
+    """The option that asked for it, without its dashes."""
+    asked: float
+    found: float | None
+    """None where it could not be measured here."""
+    verdict: Verdict
+
+
+class Caution(msgspec.Struct, frozen=True, kw_only=True):
+    """A warning, with a stable code."""
+
+    code: str
+    message: str
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """The error that ended the command."""
+
+    code: str
+    stage: str | None
+    message: str
+    hint: str
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="convkit.result/1"):
+    """What `--json` prints, for every exit status; its fields are the head of report.json."""
+
+    status: Status
+    exit_code: int
+    repository: str | None = None
+    model: str | None = None
+    """REPOSITORY/NAME."""
+    name: str | None = None
+    version: int | None = None
+    engine: Engine = Engine.NONE
+    report: str | None = None
+    """Path of report.json."""
+    candidate: str | None = None
+    """Path of a model that was made but missed its budget."""
+    stages: tuple[Stage, ...] = ()
+    verification: Verification | None = None
+    """None where the command ended before anything was checked."""
+    gates: tuple[Gate, ...] = ()
+    warnings: tuple[Caution, ...] = ()
+    error: Failure | None = None
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """The model that was converted."""
+
+    name: str
+    """The file's or folder's name, without its path."""
+    digest: str
+    """``sha256:`` and the hexadecimal digest."""
+    kind: str
+    """What it is, such as ``state dict with model.py`` or ``SavedModel``."""
+    framework: str
+    """Name and version, such as ``torch 2.13.0``."""
+    exporter: str
+    """What wrote the ONNX file, with the road taken."""
+    parameters: int
+    """Elements of all weights."""
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """Where everything was measured."""
+
+    cpu: str
+    cores: int
+    """Processors that this process may use."""
+    memory_bytes: int
+    os: str
+    python: str
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True):
+    """How long one call takes, over all calls of all rounds."""
+
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    mean_ms: float
+    low_ms: float
+    high_ms: float
+    """`low_ms` and `high_ms` bound the 95 % bootstrap interval of the median."""
+    calls: int
+    rounds: int
+    batch: int
+    """Samples in one call."""
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """One column of the before/after table. None stands for what cannot be told or was not measured."""
+
+    label: str
+    """Unique in the report, such as ``torch 2.13.0`` or ``ONNX INT8``."""
+    role: Role
+    file_bytes: int | None = None
+    parameters: int | None = None
+    nodes: int | None = None
+    operators: dict[str, int] | None = None
+    """ONNX operator types and their number."""
+    initializer_bytes: int | None = None
+    """Bytes of the weights in the graph."""
+    latency: Latency | None = None
+    throughput_per_s: float | None = None
+    """Samples per second of one caller, call after call."""
+    emulated: bool = False
+    """The engine is still to be built; speed and outputs are those of its ONNX graph in ONNX Runtime on this CPU."""
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """The speed of two subjects, measured in alternation."""
+
+    before: str
+    after: str
+    """Labels of subjects."""
+    speedup: float
+    """How many times as fast `after` is: above 1 it is faster, below 1 slower."""
+    low: float
+    high: float
+    """`low` and `high` bound the 95 % bootstrap interval of `speedup`."""
+    rounds: int
+    conclusive: bool
+    """The interval excludes 1, and there were rounds enough to say so."""
+
+
+class Simplification(msgspec.Struct, frozen=True, kw_only=True):
+    """The exported graph before and after it was simplified: operator types and their number."""
+
+    before: dict[str, int]
+    after: dict[str, int]
+    applied: tuple[str, ...] = ()
+    """What each simplifier did, a sentence each."""
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One model's outputs held against the source framework's on the same inputs."""
+
+    subject: str
+    """Which model: a subject's label, or ``as exported``."""
+    against: str
+    """Whose outputs are the reference."""
+    tolerance: str
+    """The rule by which it was judged."""
+    cases: int
+    """Sets of inputs that were compared."""
+    passed: bool
+    outputs: tuple[OutputDifference, ...]
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the quantized ranges come from."""
+
+    method: str
+    samples: int
+    source: str
+    """The data file's name, or ``random``."""
+
+
+class Report(Result, frozen=True, kw_only=True, tag="convkit.report/1"):
+    """All that is known of a conversion. The renderers show it; nothing in it is computed while rendering."""
+
+    created: Annotated[datetime, msgspec.Meta(tz=True)]
+    """When, in UTC."""
+    convkit: str
+    """convkit's version."""
+    target: str
+    precision: str
+    """As asked for with --quantize."""
+    worse: tuple[str, ...] = ()
+    """What got worse, worst first, a sentence each: `convkit.report.verdict.worsened` writes them."""
+    source: Source | None = None
+    subjects: tuple[Subject, ...] = ()
+    """In the order in which they are shown: source, baseline, final."""
+    comparisons: tuple[Comparison, ...] = ()
+    checks: tuple[Check, ...] = ()
+    simplification: Simplification | None = None
+    calibration: Calibration | None = None
+    machine: Machine | None = None
+    libraries: dict[str, str] = {}
+    """Distributions that took part, and their versions."""
+    measured_how: tuple[str, ...] = ()
+    """How the figures were measured, a sentence each."""
+    rerun: str = ""
+    """The command that measures again."""
+
+    def subject(self, role: Role) -> Subject | None:
+        """Return the subject in this role; None where there is none."""
+        return next((subject for subject in self.subjects if subject.role is role), None)
+
+    def head(self) -> Result:
+        """Return what `--json` prints of this report."""
+        return Result(**{name: getattr(self, name) for name in Result.__struct_fields__})
+
+
+def to_json(document: Result) -> str:
+    """Write a result or a report as indented JSON with a newline at its end."""
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
+
+
+def read_report(data: bytes, *, where: str) -> Report:
+    """Read a report.json.
+
+    Raises:
+        InputError: it is no JSON, or not a report of this schema.
+    """
+    try:
+        return msgspec.json.decode(data, type=Report)
+    except msgspec.DecodeError as error:
+        raise InputError(
+            f"{where} is no report that this convkit reads: {error}",
+            hint="name a report.json with the schema convkit.report/1, as `convkit convert` writes it",
+            code="report.unreadable",
+        ) from error

@@ -1,0 +1,355 @@
+"""What a report says, laid out once for every renderer: sections of sentences and tables, all of it text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from convkit.report import units
+from convkit.report.document import Check, Report, Simplification, Status, Subject, Verdict
+from convkit.report.verdict import finding, improved
+
+Tone = Literal["bad", "good", ""]
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows of cells."""
+
+    columns: tuple[str, ...]
+    """Headings; empty for a list of facts, a name and its value in each row."""
+    rows: tuple[tuple[str, ...], ...]
+    align: str
+    """A letter for each column: l for words, which start at the left and may be broken; r for figures."""
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True):
+    """A heading, sentences and a table below it."""
+
+    key: str
+    """A name for the section, fit for an HTML id."""
+    title: str
+    lines: tuple[str, ...] = ()
+    table: Table | None = None
+    command: str = ""
+    detail: bool = False
+    """For those who want to know more; may be folded away."""
+
+
+class Sheet(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole report as text, the bad news first."""
+
+    failed: tuple[str, ...]
+    """The error and its hint, where the command failed."""
+    worse: tuple[str, ...]
+    title: str
+    subtitle: str
+    better: tuple[str, ...]
+    sections: tuple[Section, ...]
+
+
+def sheet(report: Report) -> Sheet:
+    """Lay a report out. Control characters in names and messages are written as escapes."""
+    return Sheet(
+        failed=tuple(_failed(report)),
+        worse=tuple(map(plain, report.worse)),
+        title=plain(_title(report)),
+        subtitle=plain(_subtitle(report)),
+        better=tuple(map(plain, _better(report))),
+        sections=tuple(_plain_section(section) for section in _sections(report)),
+    )
+
+
+def tone(text: str) -> Tone:
+    """Tell whether a cell or line is bad or good news: by its words, which the renderers only colour."""
+    if "SLOWER" in text or "FAILED" in text or text == Verdict.FAILED.value:
+        return "bad"
+    return "good" if text in ("passed", "faster") else ""
+
+
+def plain(text: str) -> str:
+    """Return a text on one line, with what cannot be printed (or turns the writing direction) as escapes."""
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """Return a text with what cannot be printed, line breaks too, as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _plain_section(section: Section) -> Section:
+    table = section.table
+    if table is not None:
+        table = msgspec.structs.replace(
+            table,
+            columns=tuple(map(plain, table.columns)),
+            rows=tuple(tuple(map(plain, row)) for row in table.rows),
+        )
+    return msgspec.structs.replace(
+        section,
+        title=plain(section.title),
+        lines=tuple(map(plain, section.lines)),
+        table=table,
+        command=printable(section.command),
+    )
+
+
+def _failed(report: Report) -> Iterator[str]:
+    if report.error is not None:
+        stage = f" in the stage {report.error.stage}" if report.error.stage else ""
+        first, *rest = report.error.message.splitlines() or [""]
+        yield plain(f"FAILED{stage}: {first}")
+        yield from map(plain, rest)
+        yield plain(f"Hint: {report.error.hint} ({report.error.code})")
+    elif report.status is Status.FAILED:
+        yield f"FAILED with exit status {report.exit_code}"
+
+
+def _title(report: Report) -> str:
+    name = report.name or (report.source.name if report.source else "conversion")
+    return name if report.version is None else f"{name}, version {report.version}"
+
+
+def _better(report: Report) -> Iterator[str]:
+    yield from improved(report)
+    if report.status is not Status.FAILED and not report.worse:
+        measured = sum(subject.latency is not None for subject in report.subjects)
+        yield "Nothing that was measured got worse." if measured > 1 else "Speed was not measured."
+
+
+def _sections(report: Report) -> Iterator[Section]:
+    for make in (
+        _warnings, _before_after, _speed, _gates, _numbers, _result, _calibration, _operators, _steps, _source, _where,
+        _how,
+    ):  # fmt: skip
+        yield from make(report)
+
+
+def _facts(*pairs: tuple[str, str | None]) -> Table:
+    return Table(columns=(), rows=tuple((name, value) for name, value in pairs if value), align="ll")
+
+
+def _subtitle(report: Report) -> str:
+    status = "ok" if report.status is Status.OK else report.status.value.upper()
+    return (
+        f"{status} · target {report.target} · precision {report.precision} · "
+        f"{report.created:%Y-%m-%d %H:%M} UTC · convkit {report.convkit}"
+    )
+
+
+def _result(report: Report) -> Iterator[Section]:
+    verification = report.verification
+    checked = None if verification is None else "passed" if verification.passed else "FAILED"
+    table = _facts(
+        ("model", report.model),
+        ("engine", report.engine.value),
+        ("numerical check", checked),
+        ("candidate", report.candidate),
+        ("report", report.report),
+        ("exit status", str(report.exit_code)),
+    )
+    yield Section(key="result", title="Result", table=table)
+
+
+def _warnings(report: Report) -> Iterator[Section]:
+    if report.warnings:
+        lines = tuple(f"{warning.message} ({warning.code})" for warning in report.warnings)
+        yield Section(key="warnings", title="Warnings", lines=lines)
+
+
+def _figures(subject: Subject) -> dict[str, str]:
+    """Return a subject's column of the before/after table: every row's name and cell."""
+    latency, throughput = subject.latency, subject.throughput_per_s
+    measured = latency and {
+        "latency p50": units.milliseconds(latency.p50_ms),
+        "p50, 95% from": units.milliseconds(latency.low_ms),
+        "p50, 95% to": units.milliseconds(latency.high_ms),
+        "latency p90": units.milliseconds(latency.p90_ms),
+        "latency p99": units.milliseconds(latency.p99_ms),
+        "latency mean": units.milliseconds(latency.mean_ms),
+        "batch": units.count(latency.batch),
+        "calls": units.count(latency.calls),
+        "rounds": units.count(latency.rounds),
+    }
+    return {
+        "file": units.size(subject.file_bytes),
+        "parameters": units.count(subject.parameters),
+        "weights": units.size(subject.initializer_bytes),
+        "operators": units.count(subject.nodes),
+        **(measured or {}),
+        "throughput": units.NOTHING if throughput is None else f"{units.significant(throughput)}/s",
+    }
+
+
+def _before_after(report: Report) -> Iterator[Section]:
+    if not report.subjects:
+        return
+    columns = [_figures(subject) for subject in report.subjects]
+    names = dict.fromkeys(name for column in columns for name in column)
+    rows = [(name, *(column.get(name, units.NOTHING) for column in columns)) for name in names]
+    rows = [row for row in rows if set(row[1:]) != {units.NOTHING}]
+    emulated = tuple(
+        f"{subject.label} is emulated: its engine is still to be built, and these are the figures of its ONNX graph "
+        "in ONNX Runtime on this CPU."
+        for subject in report.subjects
+        if subject.emulated
+    )
+    headings = ("", *(_heading(subject) for subject in report.subjects))
+    table = Table(columns=headings, rows=tuple(rows), align="l" + "r" * len(report.subjects))
+    yield Section(key="before-after", title="Before and after", lines=emulated, table=table)
+
+
+def _heading(subject: Subject) -> str:
+    role = f"{subject.role.value}, emulated" if subject.emulated else subject.role.value
+    return f"{subject.label} ({role})"
+
+
+def _speed(report: Report) -> Iterator[Section]:
+    if report.comparisons:
+        rows = tuple(
+            (
+                f"{comparison.after} against {comparison.before}",
+                f"{units.ratio(comparison.speedup)} ×",
+                f"{units.ratio(comparison.low)} to {units.ratio(comparison.high)}",
+                finding(comparison),
+            )
+            for comparison in report.comparisons
+        )
+        table = Table(columns=("", "speed", "95% interval", "finding"), rows=rows, align="lrrl")
+        yield Section(key="speed", title="Speed", table=table)
+
+
+def _gates(report: Report) -> Iterator[Section]:
+    if report.gates:
+        rows = tuple(
+            (
+                gate.name,
+                f"{gate.asked:g}",
+                units.NOTHING if gate.found is None else f"{gate.found:.4g}",
+                gate.verdict.value,
+            )
+            for gate in report.gates
+        )
+        table = Table(columns=("gate", "asked", "found", "verdict"), rows=rows, align="lrrl")
+        yield Section(key="gates", title="Gates", table=table)
+
+
+def _numbers(report: Report) -> Iterator[Section]:
+    for number, check in enumerate(report.checks):
+        cases = f"{check.cases} set{'s' * (check.cases != 1)} of inputs"
+        verdict = "Passed" if check.passed else "FAILED"
+        yield Section(
+            key=f"numbers-{number}",
+            title=f"Numbers: {check.subject} against {check.against}",
+            lines=(f"{verdict} on {cases}; asked: {check.tolerance}.",),
+            table=_differences(check),
+        )
+
+
+def _differences(check: Check) -> Table:
+    rows = tuple(
+        (
+            output.name + ("" if output.passed else " (FAILED)"),
+            units.difference(output.max_abs),
+            units.difference(output.max_rel),
+            units.cosine(output.cosine),
+            units.decibel(output.sqnr_db, max_abs=output.max_abs),
+        )
+        for output in check.outputs
+    )
+    return Table(columns=("output", "max abs", "max rel", "cosine", "SQNR"), rows=rows, align="lrrrr")
+
+
+def _operators(report: Report) -> Iterator[Section]:
+    columns = _operator_columns(report)
+    if not columns:
+        return
+    names = {name for _, counts in columns for name in counts}
+    ordered = sorted(names, key=lambda name: (-max(counts.get(name, 0) for _, counts in columns), name))
+    rows = [(name, *(units.count(counts.get(name, 0)) for _, counts in columns)) for name in ordered]
+    rows.append(("total", *(units.count(sum(counts.values())) for _, counts in columns)))
+    applied = report.simplification.applied if report.simplification else ()
+    titles = ("operator", *(title for title, _ in columns))
+    table = Table(columns=titles, rows=tuple(rows), align="l" + "r" * len(columns))
+    yield Section(key="operators", title="Operators", lines=applied, table=table, detail=True)
+
+
+def _operator_columns(report: Report) -> list[tuple[str, dict[str, int]]]:
+    """Collect the graphs whose operators are known; neighbours that count the same share a column."""
+    simplified = report.simplification or Simplification(before={}, after={})
+    graphs = [("as exported", simplified.before), ("simplified", simplified.after)]
+    graphs += [(subject.label, subject.operators or {}) for subject in report.subjects]
+    columns: list[tuple[str, dict[str, int]]] = []
+    for title, counts in graphs:
+        if columns and columns[-1][1] == counts:
+            title = f"{columns.pop()[0]}, {title}"
+        if counts:
+            columns.append((title, counts))
+    return columns
+
+
+def _calibration(report: Report) -> Iterator[Section]:
+    if report.calibration is not None:
+        table = _facts(
+            ("method", report.calibration.method),
+            ("samples", units.count(report.calibration.samples)),
+            ("data", report.calibration.source),
+        )
+        yield Section(key="calibration", title="Calibration", table=table)
+
+
+def _steps(report: Report) -> Iterator[Section]:
+    if not report.stages:
+        return
+    rows = [
+        (
+            (stage.title or stage.name) + (" (cached)" if stage.cached else ""),
+            stage.name,
+            units.duration(stage.seconds),
+            units.size(stage.peak_bytes) if stage.peak_bytes else units.NOTHING,
+        )
+        for stage in report.stages
+    ]
+    ran = sum(stage.seconds for stage in report.stages if not stage.cached)
+    peak = max(stage.peak_bytes for stage in report.stages)
+    rows.append(("all that ran now", "", units.duration(ran), units.size(peak) if peak else units.NOTHING))
+    table = Table(columns=("step", "stage", "time", "peak memory"), rows=tuple(rows), align="llrr")
+    yield Section(key="steps", title="Steps", table=table, detail=True)
+
+
+def _source(report: Report) -> Iterator[Section]:
+    if (source := report.source) is not None:
+        table = _facts(
+            ("name", source.name),
+            ("kind", source.kind),
+            ("framework", source.framework),
+            ("exporter", source.exporter),
+            ("parameters", units.count(source.parameters)),
+            ("digest", source.digest),
+        )
+        yield Section(key="source", title="Source", table=table, detail=True)
+
+
+def _where(report: Report) -> Iterator[Section]:
+    machine = report.machine
+    libraries = ", ".join(f"{name} {version}" for name, version in report.libraries.items())
+    if machine is None:
+        table = _facts(("libraries", libraries))
+    else:
+        table = _facts(
+            ("processor", machine.cpu),
+            ("cores", units.count(machine.cores)),
+            ("memory", units.size(machine.memory_bytes)),
+            ("system", machine.os),
+            ("Python", machine.python),
+            ("libraries", libraries),
+        )
+    if table.rows:
+        yield Section(key="machine", title="Machine and libraries", table=table, detail=True)
+
+
+def _how(report: Report) -> Iterator[Section]:
+    if report.measured_how or report.rerun:
+        lines = report.measured_how + (("This measures again:",) if report.rerun else ())
+        yield Section(key="how", title="How it was measured", lines=lines, command=report.rerun)

@@ -1,0 +1,122 @@
+"""The report on a terminal: rich tables, at any width from 60 columns on."""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from convkit.report.document import Report
+from convkit.report.sheet import Section, Table, Tone, sheet, tone
+
+if TYPE_CHECKING:
+    import rich.table
+    from rich.console import Console, RenderableType
+
+_BAD, _GOOD, _HEADING = "bold red", "green", "bold"
+_TONES: dict[Tone, str] = {"bad": _BAD, "good": _GOOD, "": ""}
+_WORD = re.compile(r"""(?:[^\s'"\\]|'[^']*'|"(?:[^"\\]|\\.)*"|\\.)+""")
+
+
+def to_terminal(report: Report, *, width: int = 80, color: bool = False, details: bool = True) -> str:
+    """Write a report as lines of at most `width` columns; only a single word of a command may be longer.
+
+    Without `details` operators, steps, source and machine are left out.
+    """
+    from rich.console import Console
+
+    page = io.StringIO()
+    console = Console(
+        file=page,
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        no_color=not color,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    for part in _parts(report, details=details):
+        if isinstance(part, Section):
+            _print_section(console, part)
+        else:
+            console.print(part)
+    return "\n".join(line.rstrip() for line in page.getvalue().splitlines()) + "\n"
+
+
+def _parts(report: Report, *, details: bool) -> Iterator[Section | RenderableType]:
+    from rich.text import Text
+
+    laid_out = sheet(report)
+    for line in (*laid_out.failed, *laid_out.worse):
+        yield Text(line, style=_BAD)
+    if laid_out.failed or laid_out.worse:
+        yield ""
+    yield Text(laid_out.title, style=f"{_HEADING} underline")
+    yield Text(laid_out.subtitle, style="dim")
+    for line in laid_out.better:
+        yield Text(line, style=_GOOD)
+    yield from (section for section in laid_out.sections if details or not section.detail)
+
+
+def _print_section(console: Console, section: Section) -> None:
+    from rich.text import Text
+
+    console.print()
+    console.print(Text(section.title, style=_HEADING))
+    for line in section.lines:
+        console.print(Text(line, style=_TONES[tone(line)]))
+    if section.table is not None:
+        console.print(_table(section.table))
+    if section.command:
+        console.print(Text("  " + _folded(section.command, console.width - 2)), soft_wrap=True)
+
+
+def _table(table: Table) -> rich.table.Table:
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    drawn = RichTable(
+        box=box.SIMPLE_HEAD if table.columns else None,
+        show_header=bool(table.columns),
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0) if table.columns else (0, 2, 0, 0),
+    )
+    for number in range(len(table.align)):
+        words = table.align[number] == "l"
+        drawn.add_column(
+            Text(_stacked(table, number)) if table.columns else "",
+            justify="left" if words else "right",
+            no_wrap=not words or (number == 0 and not table.columns),
+            overflow="fold",
+            style="dim" if number == 0 and not table.columns else "",
+        )
+    for row in table.rows:
+        drawn.add_row(*(Text(cell, style=_TONES[tone(cell)]) for cell in row))
+    return drawn
+
+
+def _stacked(table: Table, number: int) -> str:
+    """Break a heading between its words, to be no wider than the figures below it where its words allow."""
+    title = table.columns[number]
+    words = title.split()
+    longest = max((len(text) for text in (*words, *(row[number] for row in table.rows))), default=0)
+    if table.align[number] == "l":
+        return title
+    return "\n".join(textwrap.wrap(title, longest, break_long_words=False, break_on_hyphens=False))
+
+
+def _folded(command: str, width: int) -> str:
+    """Break a shell command between its words, so that it can still be pasted."""
+    lines: list[str] = []
+    for word in _WORD.findall(command):
+        if lines and len(lines[-1]) + len(word) + 3 <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(f"  {word}" if lines else word)
+    return " \\\n  ".join(lines)

@@ -1,0 +1,143 @@
+"""What got worse and what got better, in sentences made from a report's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from convkit.report import units
+from convkit.report.document import Check, Comparison, OutputDifference, Report, Role, Subject
+
+_LARGER_FROM = 1.01
+"""Files this many times as large are called larger; less is a header's worth."""
+
+
+def worsened(report: Report) -> tuple[str, ...]:
+    """Say what is worse in the final model than before, worst first.
+
+    Slower (where the measurement is conclusive; first against the baseline, then against the source), outputs that
+    missed their tolerance, outputs that a low precision moved, a larger file.
+    """
+    return (*_slower(report), *_wrong(report), *_less_exact(report), *_larger(report))
+
+
+def improved(report: Report) -> tuple[str, ...]:
+    """Say what is better in the final model than before: faster where that is conclusive, smaller, fewer operators."""
+    return (*_faster(report), *_smaller(report), *_simpler(report))
+
+
+def compared(report: Report, comparison: Comparison) -> str:
+    """Say in one sentence what a comparison found, with its interval."""
+    before, after = _p50(report, comparison.before), _p50(report, comparison.after)
+    medians = f"; p50 {after} against {before}" if before and after else ""
+    speedup, low, high = comparison.speedup, comparison.low, comparison.high
+    if speedup < 1:
+        speedup, low, high, words = 1 / speedup, 1 / high, 1 / low, "takes {} times as long as"
+    else:
+        words = "is {} times as fast as"
+    interval = f"95% interval {units.ratio(low)} to {units.ratio(high)}"
+    return f"{comparison.after} {words.format(units.ratio(speedup))} {comparison.before} ({interval}{medians})"
+
+
+def finding(comparison: Comparison) -> str:
+    """Say in a word or two what a comparison found."""
+    if comparison.conclusive:
+        return "faster" if comparison.speedup > 1 else "SLOWER"
+    return "no difference found" if comparison.low <= 1 <= comparison.high else "too few rounds"
+
+
+def _p50(report: Report, label: str) -> str:
+    latency = next((subject.latency for subject in report.subjects if subject.label == label), None)
+    return units.milliseconds(latency.p50_ms) if latency else ""
+
+
+def _conclusive(report: Report) -> Iterator[tuple[Subject, Comparison]]:
+    """Go through the conclusive comparisons of the final model, the baseline before the source."""
+    final = report.subject(Role.FINAL)
+    if final is None:
+        return
+    for role in (Role.BASELINE, Role.SOURCE):
+        before = report.subject(role)
+        for comparison in report.comparisons:
+            between = (comparison.before, comparison.after)
+            if before is not None and between == (before.label, final.label) and comparison.conclusive:
+                yield final, comparison
+
+
+def _slower(report: Report) -> Iterator[str]:
+    for final, comparison in _conclusive(report):
+        if comparison.speedup < 1:
+            word = "SLOWER, emulated on this CPU" if final.emulated else "SLOWER"
+            yield f"{word}: {compared(report, comparison)}."
+
+
+def _faster(report: Report) -> Iterator[str]:
+    for final, comparison in _conclusive(report):
+        if comparison.speedup > 1:
+            word = "Faster, emulated on this CPU" if final.emulated else "Faster"
+            yield f"{word}: {compared(report, comparison)}."
+
+
+def _wrong(report: Report) -> Iterator[str]:
+    for check in report.checks:
+        if not check.passed:
+            missed = [output for output in check.outputs if not output.passed] or list(check.outputs)
+            yield f"WRONG: {_furthest(check, missed)}."
+
+
+def _less_exact(report: Report) -> Iterator[str]:
+    final = report.subject(Role.FINAL)
+    for check in report.checks:
+        is_final = final is not None and check.subject == final.label
+        moved = [output for output in check.outputs if output.max_abs != 0]
+        if is_final and check.passed and moved and report.precision != "none":
+            yield f"LESS EXACT: {_furthest(check, moved)}."
+
+
+def _furthest(check: Check, outputs: list[OutputDifference]) -> str:
+    worst = min(outputs, key=_closeness)
+    ratio = units.decibel(worst.sqnr_db, max_abs=worst.max_abs)
+    others = f"; of {len(check.outputs)} outputs it is the furthest off" if len(check.outputs) > 1 else ""
+    return (
+        f"output '{worst.name}' of {check.subject} differs from {check.against} by up to "
+        f"{units.difference(worst.max_abs)} (SQNR {ratio}; asked: {check.tolerance}){others}"
+    )
+
+
+def _closeness(output: OutputDifference) -> tuple[bool, float, float]:
+    """Order outputs from the worst: differences that are not finite, then the least SQNR, then the largest gap."""
+    if output.max_abs is None:
+        return (False, 0.0, 0.0)
+    return (True, float("inf") if output.sqnr_db is None else output.sqnr_db, -output.max_abs)
+
+
+def _sizes(report: Report) -> Iterator[tuple[Subject, int, Subject, int]]:
+    final = report.subject(Role.FINAL)
+    for role in (Role.BASELINE, Role.SOURCE):
+        before = report.subject(role)
+        if final is not None and before is not None and final.file_bytes and before.file_bytes:
+            yield final, final.file_bytes, before, before.file_bytes
+
+
+def _larger(report: Report) -> Iterator[str]:
+    for final, now, before, then in _sizes(report):
+        if now > then * _LARGER_FROM:
+            yield (
+                f"LARGER: {final.label} is {units.size(now)}, {units.ratio(now / then)} times the "
+                f"{units.size(then)} of {before.label}."
+            )
+
+
+def _smaller(report: Report) -> Iterator[str]:
+    for final, now, before, then in _sizes(report):
+        if now * _LARGER_FROM < then:
+            yield (
+                f"Smaller: {final.label} is {units.size(now)}, {units.significant(100 * now / then)}% of the "
+                f"{units.size(then)} of {before.label}."
+            )
+
+
+def _simpler(report: Report) -> Iterator[str]:
+    if report.simplification is not None:
+        before, after = (sum(counts.values()) for counts in (report.simplification.before, report.simplification.after))
+        if after < before:
+            yield f"Simpler: {after:,} operators instead of {before:,} as exported."

@@ -1,0 +1,1 @@
+"""Reports of conversions that never were, and how they must look."""
