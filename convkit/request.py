@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
 from convkit.errors import UsageError
+from convkit.serving.releases import release
 from convkit.serving.triton import ServingOptions
 from convkit.sources.find import Framework
 from convkit.sources.trust import TRUST_ALL
@@ -21,7 +22,8 @@ from convkit.spec.options import (
     QuantizeOptions,
     SimplifyOptions,
 )
-from convkit.spec.recipe import Recipe, Table, decode, merge, read_recipe
+from convkit.spec.recipe import Recipe, Table, decode, explaining, merge, read_recipe
+from convkit.targets.target import open_target
 from convkit.targets.trt_options import TensorRTOptions
 
 OPTIONS: dict[str, str] = {
@@ -122,7 +124,21 @@ def make_request(
             hint="convkit convert MODEL, or model = '...' in the recipe, or SOURCE_MODEL_PATH in the environment",
             code="usage.no-model",
         )
-    return decode(Request, layers, recipe=read, option_for=OPTIONS.get)
+    request = decode(Request, layers, recipe=read, option_for=OPTIONS.get)
+    for key, check in _checks(request).items():
+        with explaining(key, layers, recipe=read, option_for=OPTIONS.get):
+            check()
+    return request
+
+
+def _checks(request: Request) -> dict[str, Callable[[], object]]:
+    """Return, by key, what raises `UsageError` for a value of the right type that means nothing."""
+    return {
+        "to": lambda: open_target(request.to),
+        "triton.release": lambda: request.triton.release is None or release(request.triton.release),
+        "tensorrt.workspace": lambda: request.tensorrt.workspace_bytes,
+        "tensorrt-rtx.workspace": lambda: request.tensorrt_rtx.workspace_bytes,
+    }
 
 
 _AS_DL_INFERENCE: Table = {"to": "tensorrt", "version": 1, "replace": True, "triton": {"version_policy": "all"}}

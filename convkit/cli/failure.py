@@ -28,7 +28,8 @@ def show_error(error: ConvkitError, *, as_json: bool) -> None:
 
 def show_usage_error(error: BaseException, *, as_json: bool) -> None:
     """Tell about an option that typer itself refuses."""
-    text = str(getattr(error, "message", error))
+    tell = getattr(error, "format_message", None)
+    text = str(tell() if tell else error).replace("Value error, ", "")
     usage = UsageError(text, hint="convkit COMMAND --help lists the options", code="usage.option")
     show_error(usage, as_json=as_json)
 

@@ -69,7 +69,7 @@ def require_extra(extra: str) -> None:
     missing = [module for module in EXTRAS[extra] if importlib.util.find_spec(module) is None]
     if missing:
         raise MissingError(
-            f"{' and '.join(missing)} is not installed here",
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed here",
             hint=f'pip install "convkit[{extra}]"',
             code="missing.extra",
         )

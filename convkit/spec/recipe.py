@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from convkit.errors import InputError, UsageError
-from convkit.spec.locate import toml_line
-from convkit.spec.wording import did_you_mean
+from convkit.spec.locate import KeyPath, toml_line
+from convkit.spec.wording import did_you_mean, key_path, shown
 
 T = TypeVar("T")
 Table = dict[str, Any]
-Path_ = tuple[str | int, ...]
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<where>.*)`)?$", re.DOTALL)
 _UNKNOWN_FIELD = re.compile(r"unknown field `(?P<field>[^`]*)`")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+_ANY = "..."
+"""What msgspec puts for the key of a mapping."""
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text in quotes",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
+_TYPES = re.compile(rf"`((?:{'|'.join([*_WORDS, 'null'])})(?: \| (?:{'|'.join([*_WORDS, 'null'])}))*)`")
+_SYNTAX_PLACE = re.compile(r"^(?P<what>.*) \(at line (?P<line>\d+), column (?P<column>\d+)\)$", re.DOTALL)
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,8 +61,9 @@ def read_recipe(path: Path) -> Recipe:
             code="recipe.unreadable",
         ) from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
+        at = _SYNTAX_PLACE.match(str(error))
         raise InputError(
-            f"{path.name}: {error}",
+            f"{path.name}, line {at['line']}, column {at['column']}: {at['what']}" if at else f"{path.name}: {error}",
             hint='a recipe is TOML: key = "value" under [table] headings',
             code="recipe.syntax",
         ) from error
@@ -81,58 +94,108 @@ def decode(
         InputError: the mistake stands in the recipe.
         UsageError: it stands anywhere else.
     """
+    merged = merge(*layers.values())
     try:
-        return msgspec.convert(merge(*layers.values()), type=kind, strict=True)
+        return msgspec.convert(merged, type=kind, strict=True)
     except msgspec.ValidationError as error:
         match = _AT.match(str(error))
         what, where = (match["what"], match["where"] or "$") if match else (str(error), "$")
-        path: Path_ = tuple(int(i) if i and i.isdigit() else k for k, i in _STEP.findall(where) if k or i.isdigit())
+        path = _with_keys(
+            tuple(key or (index if index == _ANY else int(index)) for key, index in _STEP.findall(where)), merged
+        )
         unknown = _UNKNOWN_FIELD.search(what)
         if unknown:
             path = (*path, unknown["field"])
-        raise _mistake(what, path, unknown is not None, kind, layers, recipe, option_for) from error
+            what, hint = f"there is no key '{path[-1]}'", _nearest_key(kind, path)
+        else:
+            what, hint = _in_plain_words(what, kind, path, _value_at(merged, path))
+        in_recipe = _comes_from_recipe(layers, recipe, path)
+        raise _complaint(
+            path, what, hint, "recipe.value" if in_recipe else "usage.value", recipe if in_recipe else None, option_for
+        ) from error
 
 
-def _mistake(
-    what: str,
-    path: Path_,
-    is_unknown: bool,
-    kind: type[Any],
-    layers: Mapping[str, Table],
-    recipe: Recipe | None,
-    option_for: Callable[[str], str | None],
+@contextlib.contextmanager
+def explaining(
+    dotted: str, layers: Mapping[str, Table], *, recipe: Recipe | None, option_for: Callable[[str], str | None]
+) -> Iterator[None]:
+    """Let a refusal of one key's value say where that value stands; for what types alone cannot tell.
+
+    Args:
+        dotted: the key; the others are those of `decode`.
+
+    Raises:
+        InputError: for a UsageError raised inside, when the value stands in the recipe.
+        UsageError: when it stands anywhere else.
+    """
+    path: KeyPath = tuple(dotted.split("."))
+    try:
+        yield
+    except UsageError as error:
+        in_recipe = _comes_from_recipe(layers, recipe, path)
+        raise _complaint(
+            path, error.message, error.hint, error.code, recipe if in_recipe else None, option_for
+        ) from error
+
+
+def _comes_from_recipe(layers: Mapping[str, Table], recipe: Recipe | None, path: KeyPath) -> bool:
+    origin = next((name for name, table in reversed(list(layers.items())) if _holds(table, path)), None)
+    return recipe is not None and origin == str(recipe.path)
+
+
+def _complaint(
+    path: KeyPath, what: str, hint: str, code: str, recipe: Recipe | None, option_for: Callable[[str], str | None]
 ) -> InputError | UsageError:
-    dotted = ".".join(map(str, path))
-    origin = next((name for name, table in reversed(list(layers.items())) if _holds(table, path)), "")
-    if is_unknown:
-        known = _fields(kind, path[:-1])
-        what = f"there is no key '{path[-1]}'"
-        hint = did_you_mean(str(path[-1]), known) or f"known keys: {', '.join(known)}"
-    else:
-        what, hint = _in_plain_words(what, kind, path)
-    if recipe is not None and origin == str(recipe.path):
-        line = toml_line(recipe.text, path)
-        place = f"{recipe.path.name}, line {line}" if line else recipe.path.name
-        return InputError(f"{place}: {dotted}: {what}", hint=hint, code="recipe.value")
-    option = option_for(dotted) or dotted
-    return UsageError(f"{option}: {what}", hint=hint, code="usage.value")
+    """Name the place of a mistake: the recipe's line where the recipe made it, else the option."""
+    if recipe is None:
+        option = option_for(".".join(map(str, path))) or key_path(path)
+        return UsageError(f"{option}: {what}", hint=hint, code=code)
+    line = toml_line(recipe.text, path)
+    place = f"{recipe.path.name}, line {line}" if line else recipe.path.name
+    return InputError(f"{place}: {key_path(path)}: {what}", hint=hint, code=code)
 
 
-def _in_plain_words(what: str, kind: type[Any], path: Path_) -> tuple[str, str]:
+def _nearest_key(kind: type[Any], path: KeyPath) -> str:
+    known = _fields(kind, path[:-1])
+    return did_you_mean(str(path[-1]), known).rstrip() or f"known keys: {', '.join(known)}"
+
+
+def _in_plain_words(what: str, kind: type[Any], path: KeyPath, value: Any) -> tuple[str, str]:
     choices = _choices(kind, path)
     if what.startswith("Invalid enum value") and choices:
         given = what.removeprefix("Invalid enum value").strip()
         return f"{given} is none of the choices", f"choose one of {', '.join(choices)}"
     if missing := re.search(r"missing required field `([^`]*)`", what):
         return f"{missing[1]} is missing", "give it on the command line or in the recipe"
-    words = (
-        what.replace("`int`", "a whole number").replace("`str`", "a text in quotes").replace("`bool`", "true or false")
+    words = _TYPES.sub(
+        lambda match: " or ".join(_WORDS[word] for word in match[1].split(" | ") if word != "null"), what
     )
-    words = words.replace("`float`", "a number").replace("`array`", "a list").replace("`object`", "a table")
+    words = words[:1].lower() + words[1:]
+    if ", got " not in words and value is not None:
+        words += f", got {shown(value)}"
     return words, f"choose one of {', '.join(choices)}" if choices else "give a value of that kind"
 
 
-def _holds(table: Any, path: Path_) -> bool:
+def _with_keys(path: KeyPath, merged: Table) -> KeyPath:
+    """Put the key in for every `_ANY` of a path where only one can be meant, else end the path there."""
+    while _ANY in path:
+        at = path.index(_ANY)
+        table = _value_at(merged, path[:at])
+        meant = [key for key in table if _holds(table[key], path[at + 1 :])] if isinstance(table, dict) else []
+        path = (*path[:at], meant[0], *path[at + 1 :]) if len(meant) == 1 else path[:at]
+    return path
+
+
+def _value_at(table: Any, path: KeyPath) -> Any:
+    """Return what stands at a path; None where nothing does."""
+    if not _holds(table, path):
+        return None
+    for part in path:
+        table = table[part]
+    return table
+
+
+def _holds(table: Any, path: KeyPath) -> bool:
     for part in path:
         if not isinstance(table, dict | list):
             return False
@@ -143,7 +206,7 @@ def _holds(table: Any, path: Path_) -> bool:
     return True
 
 
-def _type_at(kind: Any, path: Path_) -> Any:
+def _type_at(kind: Any, path: KeyPath) -> Any:
     """Return msgspec's description of the type at a path, seen through unions with None."""
     info: Any = msgspec.inspect.type_info(kind)
     for part in path:
@@ -152,6 +215,8 @@ def _type_at(kind: Any, path: Path_) -> Any:
             info = next((field.type for field in info.fields if field.encode_name == part), None)
         elif isinstance(info, msgspec.inspect.VarTupleType | msgspec.inspect.ListType):
             info = info.item_type
+        elif isinstance(info, msgspec.inspect.DictType):
+            info = info.value_type
         else:
             return None
         if info is None:
@@ -165,12 +230,12 @@ def _concrete(info: Any) -> Any:
     return info
 
 
-def _fields(kind: Any, path: Path_) -> list[str]:
+def _fields(kind: Any, path: KeyPath) -> list[str]:
     info = _type_at(kind, path)
     return [field.encode_name for field in info.fields] if isinstance(info, msgspec.inspect.StructType) else []
 
 
-def _choices(kind: Any, path: Path_) -> list[str]:
+def _choices(kind: Any, path: KeyPath) -> list[str]:
     info = _type_at(kind, path)
     if isinstance(info, msgspec.inspect.EnumType):
         return [str(member.value) for member in info.cls]

@@ -87,7 +87,7 @@ def open_target(name: str) -> Target:
     """
     if name not in TARGETS:
         raise UsageError(
-            f"--to {name}: there is no such target",
+            f"there is no target '{name}'",
             hint=did_you_mean(name, TARGETS) + f"convkit knows {', '.join(TARGETS)}",
             code="usage.target",
         )
