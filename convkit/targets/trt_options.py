@@ -66,7 +66,7 @@ def parse_size(text: str | int) -> int:
     size = int(float(match[1]) * unit) if match and unit else 0
     if size < 1:
         raise UsageError(
-            f"'{text}' is not a size of memory",
+            f"'{text}' is not a size of memory for the workspace",
             hint="write a number of bytes, or a text such as '4GiB' or '512MB'",
             code="tensorrt.workspace",
         )
