@@ -37,7 +37,7 @@ def command(
     recipe: Annotated[Path | None, typer.Option(help="TOML file with any of these; the command line wins.")] = None,
     model_def: Annotated[str | None, typer.Option(help="FILE.py:factory or module:factory, for a state dict.")] = None,
     signature: Annotated[str | None, typer.Option(help="The SavedModel's signature.")] = None,
-    opset: Annotated[int | None, typer.Option(help="ONNX opset to write. [18]")] = None,
+    opset: Annotated[int | None, typer.Option(help="ONNX opset to write.")] = None,
     max_batch_size: Annotated[int | None, typer.Option(help="Triton's max_batch_size.")] = None,
     samples: Annotated[str | None, typer.Option(help=".npz of inputs for checks and warm-up.")] = None,
     tensor_names: Annotated[TensorNames | None, typer.Option(help="Which of config.txt's names clients use.")] = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from convkit.errors import InputError
+from convkit.graph.wire import read_without_weights, write_by_parts
 from convkit.pipeline.artifact import Artifact, gather, new_folder
 from convkit.spec.tensor import DType, Interface
 
@@ -52,22 +53,28 @@ def save_model(proto: onnx.ModelProto, interface: Interface) -> Model:
     import onnx
 
     folder = new_folder("model")
-    external = proto.ByteSize() > EXTERNAL_ABOVE
-    if external:
+    if weight_bytes(proto) > EXTERNAL_ABOVE:
         onnx.save_model(
             proto, str(folder / MODEL_FILE), save_as_external_data=True, location=DATA_FILE, size_threshold=1024
         )
     else:
-        data = proto.SerializeToString(deterministic=True)
-        (folder / MODEL_FILE).write_bytes(data)
+        write_by_parts(proto, folder / MODEL_FILE)
     return Model(files=gather(folder), interface=interface)
 
 
+def weight_bytes(proto: onnx.ModelProto) -> int:
+    """Return the bytes of the graph's weights. (A message's own ByteSize encodes it whole, in memory.)"""
+    return sum(
+        len(weight.raw_data) or 8 * len(weight.int64_data) + 4 * len(weight.float_data)
+        for weight in proto.graph.initializer
+    )
+
+
 def load_model(model: Model, *, weights: bool = True) -> onnx.ModelProto:
-    """Read the model into memory; without `weights` external data stay on the disk."""
+    """Read the model into memory; without `weights` the initializers' data are left out, wherever they lie."""
     import onnx
 
-    return onnx.load(str(model.path), load_external_data=weights)
+    return onnx.load(str(model.path)) if weights else read_without_weights(model.path)
 
 
 def save_tensors(cases: Iterator[Mapping[str, np.ndarray]] | list[dict[str, np.ndarray]]) -> Tensors:

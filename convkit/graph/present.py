@@ -125,7 +125,7 @@ def present(
     strip_origins(proto)
     graph = proto.graph
     declared = {value.name: value for value in (*graph.input, *graph.output)}
-    symbols: dict[str, str] = {}
+    symbols: dict[str, int | str] = {}
     new_inputs = tuple(
         _agreed(spec, declared[name], symbols, wanted.max_batch_size)
         for spec, name in zip(wanted.inputs, inputs, strict=True)
@@ -139,7 +139,8 @@ def present(
     separate_outputs(graph)
     rename_tensors(graph, dict(zip((v.name for v in graph.input), (s.name for s in new_inputs), strict=True)))
     rename_tensors(graph, dict(zip((v.name for v in graph.output), (s.name for s in new_outputs), strict=True)))
-    graph.ClearField("value_info")
+    for value in graph.value_info:
+        _rename_dims(value, symbols)
     for values, specs in ((graph.input, new_inputs), (graph.output, new_outputs)):
         for value, spec in zip(values, specs, strict=True):
             _declare(value, spec)
@@ -156,6 +157,16 @@ def _reorder(graph: onnx.GraphProto, inputs: Sequence[str], outputs: Sequence[st
         values.extend(copies)
 
 
+def _rename_dims(value: onnx.ValueInfoProto, symbols: dict[str, int | str]) -> None:
+    """Carry the inputs' dimension names into the graph: simplifiers conclude from them which shapes are equal."""
+    for dim in value.type.tensor_type.shape.dim:
+        known = symbols.get(dim.dim_param)
+        if isinstance(known, int):
+            dim.dim_value = known
+        elif known is not None:
+            dim.dim_param = known
+
+
 def _declare(value: onnx.ValueInfoProto, spec: TensorSpec) -> None:
     import onnx
 
@@ -163,7 +174,7 @@ def _declare(value: onnx.ValueInfoProto, spec: TensorSpec) -> None:
 
 
 def _agreed(
-    spec: TensorSpec, value: onnx.ValueInfoProto, symbols: dict[str, str], max_batch: int, *, output: bool = False
+    spec: TensorSpec, value: onnx.ValueInfoProto, symbols: dict[str, int | str], max_batch: int, *, output: bool = False
 ) -> TensorSpec:
     side = "output" if output else "input"
     tensor = value.type.tensor_type
@@ -199,7 +210,7 @@ def _agreed_dim(
     axis: int,
     want: int | str,
     dim: onnx.TensorShapeProto.Dimension,
-    symbols: dict[str, str],
+    symbols: dict[str, int | str],
     max_batch: int,
 ) -> int | str:
     if dim.HasField("dim_value"):
@@ -218,6 +229,4 @@ def _agreed_dim(
             ),
             code="metadata.dims-mismatch",
         )
-    if isinstance(want, str):
-        return symbols.setdefault(dim.dim_param, want) if dim.dim_param else want
-    return want
+    return symbols.setdefault(dim.dim_param, want) if dim.dim_param else want

@@ -11,15 +11,21 @@ from convkit.graph.model import Model, Tensors
 if TYPE_CHECKING:
     import numpy as np
 
-_sessions: dict[tuple[str, bool], Any] = {}
+_kept: dict[str, Any] = {}
 
 
-def open_session(path: Path, *, key: str, plain: bool = False) -> Any:
-    """Open an `onnxruntime.InferenceSession` on the CPU; once for each `key` in one process.
+def kept_session(path: Path, *, key: str) -> Any:
+    """Return a session that stays open for the next call with the same `key`, such as the model's digest."""
+    if key not in _kept:
+        _kept[key] = open_session(path)
+    return _kept[key]
+
+
+def open_session(path: Path, *, plain: bool = False) -> Any:
+    """Open an `onnxruntime.InferenceSession` on the CPU, with its default threads.
 
     Args:
         path: the ONNX file.
-        key: what tells this model from any other, such as its digest.
         plain: leave the graph as it is, without optimizations: a reference rather than a runtime.
 
     Raises:
@@ -27,26 +33,18 @@ def open_session(path: Path, *, key: str, plain: bool = False) -> Any:
     """
     import onnxruntime
 
-    if (key, plain) not in _sessions:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        if plain:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise StepError(
-                f"ONNX Runtime {onnxruntime.__version__} refuses {path.name}: {' '.join(str(error).split())}",
-                hint="the message names the node; an operator without a kernel here needs another export or target",
-                code="onnxruntime.refused",
-            ) from error
-        _sessions[key, plain] = session
-    return _sessions[key, plain]
-
-
-def close_sessions() -> None:
-    """Forget every open session and its memory."""
-    _sessions.clear()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if plain:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise StepError(
+            f"ONNX Runtime {onnxruntime.__version__} refuses {path.name}: {' '.join(str(error).split())}",
+            hint="the message names the node; an operator without a kernel here needs another export or target",
+            code="onnxruntime.refused",
+        ) from error
 
 
 def run_session(session: Any, names: tuple[str, ...], inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -68,6 +66,6 @@ def run_session(session: Any, names: tuple[str, ...], inputs: dict[str, np.ndarr
 
 def run_model(model: Model, cases: Tensors) -> list[dict[str, np.ndarray]]:
     """Return the model's outputs for every case, under their wire names."""
-    session = open_session(model.path, key=model.files.digest)
+    session = open_session(model.path)
     names = tuple(spec.name for spec in model.interface.outputs)
     return [run_session(session, names, case) for case in cases]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from convkit.graph.census import Census, take_census
-from convkit.graph.model import EXTERNAL_ABOVE, Model, load_model, save_model
+from convkit.graph.model import EXTERNAL_ABOVE, Model, load_model, save_model, weight_bytes
 from convkit.graph.names import strip_origins, subgraphs
 from convkit.pipeline import events
 from convkit.pipeline.step import step
@@ -20,8 +21,11 @@ from convkit.spec.options import Simplifier
 if TYPE_CHECKING:
     import onnx
 
+_NOTHING = "the graph has nothing to fold or fuse"
 _FOLDABLE = frozenset({"Identity", "Dropout"})
 _FUSES_INTO = {"BatchNormalization": {"Conv", "ConvTranspose", "Gemm"}, "Add": {"MatMul"}}
+_LARGE = 4096
+"""Elements above which a weight is no shape or other small constant."""
 _ON_SHAPES = "arithmetic on shapes"
 _SHAPE_ARITHMETIC = frozenset({"Shape", "Size", "ConstantOfShape", "NonZero", "Range"})
 
@@ -44,8 +48,15 @@ def simplify(model: Model, *, chain: tuple[Simplifier, ...]) -> Simplified:
     it could fold or fuse. Inputs and outputs keep their names, types and order; whether the numbers held is the
     business of the check that follows.
     """
-    proto = load_model(model)
-    before = take_census(proto)
+    outline = load_model(model, weights=False)
+    before = take_census(outline)
+    if not chain or something_to_simplify(outline) is None:
+        applied = tuple(f"{simplifier.value}: left out, {_NOTHING}" for simplifier in chain)
+        return Simplified(model=model, before=before, after=before, applied=applied)
+    return _simplified(load_model(model), model, chain, before)
+
+
+def _simplified(proto: onnx.ModelProto, model: Model, chain: tuple[Simplifier, ...], before: Census) -> Simplified:
     smallest = proto
     applied: list[str] = []
     for simplifier in chain:
@@ -68,9 +79,56 @@ def simplify(model: Model, *, chain: tuple[Simplifier, ...]) -> Simplified:
 
 
 def _onnxslim(proto: onnx.ModelProto) -> onnx.ModelProto | None:
+    """Run onnxslim; where no weight can be folded, on the graph without its large weights: copies are spared."""
     import onnxslim
 
-    return onnxslim.slim(_copy(proto), verbose=False)
+    if _folds_weights(proto):
+        return onnxslim.slim(_copy(proto), verbose=False)
+    light, weights = _lightened(proto)
+    return _restored(onnxslim.slim(light, verbose=False), weights)
+
+
+def _folds_weights(proto: onnx.ModelProto) -> bool:
+    large = {weight.name for weight in proto.graph.initializer if _elements(weight) > _LARGE}
+    constants = {weight.name for weight in proto.graph.initializer}
+    return any(
+        node.op_type == "BatchNormalization"
+        or (any(name in large for name in node.input) and all(name in constants for name in node.input if name))
+        for node in proto.graph.node
+    )
+
+
+def _elements(weight: onnx.TensorProto) -> int:
+    return math.prod(weight.dims)
+
+
+def _lightened(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
+    """Return the graph with its large weights as inputs, and those weights."""
+    import onnx
+
+    light, graph = onnx.ModelProto(), proto.graph
+    light.ir_version = proto.ir_version
+    light.opset_import.extend(proto.opset_import)
+    light.functions.extend(proto.functions)
+    light.graph.name = graph.name
+    for field in ("node", "input", "output", "value_info"):
+        getattr(light.graph, field).extend(getattr(graph, field))
+    light.graph.initializer.extend(weight for weight in graph.initializer if _elements(weight) <= _LARGE)
+    weights = [weight for weight in graph.initializer if _elements(weight) > _LARGE]
+    light.graph.input.extend(onnx.helper.make_tensor_value_info(w.name, w.data_type, w.dims) for w in weights)
+    return light, weights
+
+
+def _restored(light: onnx.ModelProto, weights: list[onnx.TensorProto]) -> onnx.ModelProto:
+    """Undo `_lightened`; weights that no node reads any more are left out."""
+    names = {weight.name for weight in weights}
+    inputs = [value for value in light.graph.input if value.name not in names]
+    read = {name for graph in subgraphs(light.graph) for node in graph.node for name in node.input}
+    read |= {value.name for value in light.graph.output}
+    del light.graph.input[:]
+    light.graph.input.extend(inputs)
+    light.graph.initializer.extend(weight for weight in weights if weight.name in read)
+    return light
 
 
 def _onnxsim(proto: onnx.ModelProto) -> onnx.ModelProto | None:
@@ -90,11 +148,11 @@ def _reason_to_skip(simplifier: Simplifier, proto: onnx.ModelProto, *, first: bo
     if importlib.util.find_spec(simplifier.value) is None:
         events.warn("simplify.missing", f"{simplifier.value} is not installed: pip install {simplifier.value}")
         return "not installed"
-    if proto.ByteSize() > EXTERNAL_ABOVE:
+    if weight_bytes(proto) > EXTERNAL_ABOVE:
         return "the model is too large to be held in memory several times"
     what = something_to_simplify(proto)
     if what is None:
-        return "the graph has nothing to fold or fuse"
+        return _NOTHING
     must_import_torch = "torch" not in sys.modules and importlib.util.find_spec("torch") is not None
     if simplifier is Simplifier.ONNXSIM and must_import_torch and not first and what.startswith(_ON_SHAPES):
         return f"it would import torch for what is left: {what}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import os
 import signal
@@ -145,6 +146,7 @@ def serve(channel: socket.socket) -> None:
                         importlib.import_module(module)
             case Call() as call:
                 send(channel, _run(call))
+                _give_back_memory()
 
 
 def _run(call: Call) -> Reply:
@@ -166,6 +168,13 @@ def _run(call: Call) -> Reply:
         traceback.print_exc()
         text = " ".join(str(error).split())
         return Raised(error="", message=f"{type(error).__name__}: {text}", hint="", code="", stage=None)
+
+
+def _give_back_memory() -> None:
+    """Return what the step left behind to the system, while the runner goes on: another worker will need it."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _reset_peak() -> None:

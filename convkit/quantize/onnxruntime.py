@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from convkit.errors import ConvkitError, StepError, UsageError
-from convkit.graph.model import DATA_FILE, EXTERNAL_ABOVE, MODEL_FILE, Model, load_model
+from convkit.graph.model import DATA_FILE, EXTERNAL_ABOVE, MODEL_FILE, Model, load_model, weight_bytes
 from convkit.graph.names import strip_origins
 from convkit.graph.quant_profile import QuantProfile
 from convkit.graph.samples import case_sizes, random_case, read_rows
@@ -240,7 +240,7 @@ def _save(proto: onnx.ModelProto, path: Path) -> None:
 
     for stale in path.parent.iterdir():
         stale.unlink()
-    external = proto.ByteSize() > EXTERNAL_ABOVE
+    external = weight_bytes(proto) > EXTERNAL_ABOVE
     onnx.save_model(proto, str(path), save_as_external_data=external, location=DATA_FILE if external else None)
 
 

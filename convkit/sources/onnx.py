@@ -14,7 +14,7 @@ from convkit.graph.model import Tensors, save_model, save_tensors
 from convkit.graph.names import subgraphs
 from convkit.graph.present import interface_of, present, wanted_interface
 from convkit.graph.samples import make_cases
-from convkit.graph.session import open_session, run_session
+from convkit.graph.session import kept_session, open_session, run_session
 from convkit.pipeline import events
 from convkit.pipeline.artifact import Artifact
 from convkit.pipeline.step import observation, step
@@ -117,7 +117,7 @@ def import_onnx(
         wanted = wanted_interface(metadata, options.tensor_names, options.max_batch_size)
         inputs, outputs = _match(metadata, declared)
     cases = make_cases(wanted, samples)
-    session = open_session(path, key=source.digest, plain=True)
+    session = open_session(path, plain=True)
     answers = []
     for case in cases:
         fed = {name: case[spec.name] for name, spec in zip(inputs, wanted.inputs, strict=True)}
@@ -212,6 +212,6 @@ def time_onnx_source(
     source: Artifact, *, file: str, inputs: Tensors, renamed: dict[str, str], seconds: float
 ) -> Timing:
     """Time the file as it came, in ONNX Runtime with its optimizations. `renamed`: wire name to the file's own."""
-    session = open_session(source.file(file), key=source.digest)
+    session = kept_session(source.file(file), key=source.digest)
     case = {renamed.get(name, name): array for name, array in next(iter(inputs)).items()}
     return time_calls(lambda: session.run(None, case), seconds)

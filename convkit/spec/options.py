@@ -58,7 +58,7 @@ class ExportOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     signature: str | None = None
     """The SavedModel's signature; by default ``serving_default``, or the only one."""
     opset: Annotated[int, msgspec.Meta(ge=13, le=26)] | None = None
-    """The ONNX opset to write; by default the exporter's safest (18)."""
+    """The ONNX opset to write; by default 20 from PyTorch, 18 from TensorFlow, an ONNX file's own."""
     tensor_names: TensorNames = TensorNames.NODE_NAME
     """Which of config.txt's names goes over the wire."""
     max_batch_size: Annotated[int, msgspec.Meta(ge=0)] | None = None

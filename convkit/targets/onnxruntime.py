@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from convkit.errors import UsageError
 from convkit.graph.model import MODEL_FILE, Model, Tensors
 from convkit.graph.quant_profile import QuantProfile
-from convkit.graph.session import open_session
+from convkit.graph.session import kept_session
 from convkit.pipeline.runner import Runner
 from convkit.pipeline.step import observation
 from convkit.pipeline.stopwatch import Timing, time_calls
@@ -32,7 +32,7 @@ PROFILE = QuantProfile(
 @observation(version=1, stage="measure", title="Time ONNX Runtime", needs="onnx")
 def time_onnxruntime(model: Model, *, inputs: Tensors, seconds: float) -> Timing:
     """Time one session with default threads on the first case of `inputs`, copies of inputs and outputs included."""
-    session = open_session(model.path, key=model.files.digest)
+    session = kept_session(model.path, key=model.files.digest)
     case = next(iter(inputs))
     return time_calls(lambda: session.run(None, case), seconds)
 

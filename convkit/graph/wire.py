@@ -1,0 +1,146 @@
+"""Reading and writing ONNX files field by field, so that weights are never in memory as a whole.
+
+A protobuf message's encoding is that of its fields one after another, in any order; each begins with a key, the
+field's number and wire type (https://protobuf.dev/programming-guides/encoding/).
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import onnx
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+class WireError(ValueError):
+    """The bytes are no protobuf message."""
+
+
+class _Field(NamedTuple):
+    number: int
+    start: int  # of the key
+    body: int  # of the value, for bytes of their content
+    end: int
+    wire_type: int
+
+
+def read_without_weights(path: Path) -> onnx.ModelProto:
+    """Parse an ONNX file whose initializers' raw data are left out; names, types and shapes are there.
+
+    Raises:
+        WireError: the file is no protobuf message.
+    """
+    import onnx
+
+    model = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
+    graph = onnx.GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
+    tensor = onnx.TensorProto.DESCRIPTOR.fields_by_name["raw_data"].number
+    with path.open("rb") as stream:
+        if not path.stat().st_size:
+            raise WireError(f"{path.name} is empty")
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
+            slim = _without(view, (model, graph, tensor))
+    proto = onnx.ModelProto()
+    proto.ParseFromString(slim)
+    return proto
+
+
+def _without(data: memoryview, way: tuple[int, ...]) -> bytes:
+    """Return a message without the field at the end of `way`, field numbers from the outside in."""
+    parts = bytearray()
+    for field in _fields(data):
+        if field.number != way[0] or field.wire_type != _BYTES:
+            parts += data[field.start : field.end]
+        elif len(way) > 1:
+            inner = _without(data[field.body : field.end], way[1:])
+            parts += key(field.number) + varint(len(inner)) + inner
+    return bytes(parts)
+
+
+def _fields(data: memoryview) -> Iterator[_Field]:
+    at = 0
+    while at < len(data):
+        start = at
+        head, at = _read_varint(data, at)
+        wire_type = head & 7
+        body = at
+        if wire_type == _VARINT:
+            _, at = _read_varint(data, at)
+        elif wire_type == _FIXED64:
+            at += 8
+        elif wire_type == _FIXED32:
+            at += 4
+        elif wire_type == _BYTES:
+            size, body = _read_varint(data, at)
+            at = body + size
+        else:
+            raise WireError(f"wire type {wire_type} at byte {start}")
+        if at > len(data):
+            raise WireError(f"the field at byte {start} goes beyond the end")
+        yield _Field(head >> 3, start, body, at, wire_type)
+
+
+def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(data) or shift > 63:
+            raise WireError(f"no number at byte {at}")
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def write_by_parts(proto: onnx.ModelProto, path: Path) -> None:
+    """Write an ONNX file weight by weight. The same model gives the same bytes."""
+    import onnx
+
+    graph = proto.graph
+    model_rest, graph_rest = onnx.ModelProto(), onnx.GraphProto()
+    for field, value in proto.ListFields():
+        if field.name != "graph":
+            _copy_field(model_rest, field, value)
+    for field, value in graph.ListFields():
+        if field.name != "initializer":
+            _copy_field(graph_rest, field, value)
+    head = graph_rest.SerializeToString(deterministic=True)
+    initializer = key(onnx.GraphProto.DESCRIPTOR.fields_by_name["initializer"].number)
+    sizes = [len(weight.SerializeToString(deterministic=True)) for weight in graph.initializer]
+    whole = len(head) + sum(len(initializer) + len(varint(size)) + size for size in sizes)
+    with path.open("wb") as stream:
+        stream.write(model_rest.SerializeToString(deterministic=True))
+        stream.write(key(onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number) + varint(whole) + head)
+        for weight, size in zip(graph.initializer, sizes, strict=True):
+            stream.write(initializer + varint(size))
+            stream.write(weight.SerializeToString(deterministic=True))
+
+
+def _copy_field(target: Any, field: Any, value: Any) -> None:
+    if field.label == field.LABEL_REPEATED:
+        getattr(target, field.name).extend(value)
+    elif field.message_type is not None:
+        getattr(target, field.name).CopyFrom(value)
+    else:
+        setattr(target, field.name, value)
+
+
+def key(number: int) -> bytes:
+    """Return the key that stands before a length-delimited field."""
+    return varint(number << 3 | _BYTES)
+
+
+def varint(value: int) -> bytes:
+    """Encode a number in groups of seven bits, the lowest first."""
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
