@@ -110,9 +110,7 @@ def decode(
         else:
             what, hint = _in_plain_words(what, kind, path, _value_at(merged, path))
         in_recipe = _comes_from_recipe(layers, recipe, path)
-        raise _complaint(
-            path, what, hint, "recipe.value" if in_recipe else "usage.value", recipe if in_recipe else None, option_for
-        ) from error
+        raise _complaint(path, what, hint, recipe if in_recipe else None, option_for) from error
 
 
 @contextlib.contextmanager
@@ -134,7 +132,7 @@ def explaining(
     except UsageError as error:
         in_recipe = _comes_from_recipe(layers, recipe, path)
         raise _complaint(
-            path, error.message, error.hint, error.code, recipe if in_recipe else None, option_for
+            path, error.message, error.hint, recipe if in_recipe else None, option_for, code=error.code
         ) from error
 
 
@@ -144,15 +142,21 @@ def _comes_from_recipe(layers: Mapping[str, Table], recipe: Recipe | None, path:
 
 
 def _complaint(
-    path: KeyPath, what: str, hint: str, code: str, recipe: Recipe | None, option_for: Callable[[str], str | None]
+    path: KeyPath,
+    what: str,
+    hint: str,
+    recipe: Recipe | None,
+    option_for: Callable[[str], str | None],
+    *,
+    code: str | None = None,
 ) -> InputError | UsageError:
     """Name the place of a mistake: the recipe's line where the recipe made it, else the option."""
     if recipe is None:
         option = option_for(".".join(map(str, path))) or key_path(path)
-        return UsageError(f"{option}: {what}", hint=hint, code=code)
+        return UsageError(f"{option}: {what}", hint=hint, code=code or "usage.value")
     line = toml_line(recipe.text, path)
     place = f"{recipe.path.name}, line {line}" if line else recipe.path.name
-    return InputError(f"{place}: {key_path(path)}: {what}", hint=hint, code=code)
+    return InputError(f"{place}: {key_path(path)}: {what}", hint=hint, code=code or "recipe.value")
 
 
 def _nearest_key(kind: type[Any], path: KeyPath) -> str:
