@@ -1,0 +1,87 @@
+# `make demo` and `make test` start from nothing but Python 3.11, make and a shell.
+
+# The first Python that is new enough; `make PYTHON=/path/to/python3.11 ...` names another.
+NEW_ENOUGH = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for each in python3.11 python3 python; do \
+	$$each -c '$(NEW_ENOUGH)' 2>/dev/null && { echo $$each; break; }; done)
+
+VENV := .venv
+TRITON := .venv-triton
+BIN := $(VENV)/bin
+PIP_INSTALL := python -m pip install -qq --no-input --disable-pip-version-check
+
+# A stamp says which extras an environment holds; everything that the tests need holds what the demo needs.
+FOR_DEMO := $(VENV)/.installed-torch
+FOR_TESTS := $(VENV)/.installed-test
+DEMO_READY = $(if $(wildcard $(FOR_TESTS)),$(FOR_TESTS),$(FOR_DEMO))
+
+.PHONY: help demo test ready lint format bench docs pin clean
+
+help:
+	@echo 'make demo    install with PyTorch, convert a sample model into ./models'
+	@echo 'make test    install everything, then ruff, mypy and every test'
+	@echo 'make lint    ruff and mypy alone'
+	@echo 'make format  let ruff mend what it can'
+	@echo 'make bench   cold start, and convert against the bare libraries (minutes)'
+	@echo 'make docs    write docs/errors.md anew from the source'
+	@echo 'make pin     write constraints.txt anew from $(VENV)'
+	@echo 'make clean   remove environments, caches and what the demo made'
+
+demo: $(DEMO_READY)
+	$(BIN)/convkit convert sample_models/digits_cnn --trust --recipe recipes/cpu-int8.toml \
+	  --calibration-data sample_models/digits_cnn/calibration.npz
+	@echo
+	@echo "Model repository, for tritonserver --model-repository: $(CURDIR)/models"
+	@echo "Report, for a browser: $(CURDIR)/$$(ls -t models/digits_cnn/*/convkit/report.html | head -n 1)"
+
+test: ready lint
+	$(BIN)/python -m pytest
+
+ready: $(FOR_TESTS) $(TRITON)/.installed
+
+lint: $(FOR_TESTS)
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --quiet --check
+	$(BIN)/mypy --no-error-summary
+
+format: $(FOR_TESTS)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(DEMO_READY)
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/convert.py
+
+docs: $(FOR_TESTS)
+	$(BIN)/python docs/make_errors.py
+
+pin: $(FOR_TESTS)
+	@head -n 2 constraints.txt > constraints.new
+	@$(BIN)/python -m pip freeze --exclude convkit | sed -e '/^#/d' -e 's/+cpu$$//' >> constraints.new
+	@mv constraints.new constraints.txt
+
+clean:
+	rm -rf $(VENV) $(TRITON) models build dist *.egg-info .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or later with its venv module; make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "Making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(FOR_DEMO): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing convkit and PyTorch into $(VENV): 1.2 GB, about a minute"
+	@$(BIN)/$(PIP_INSTALL) -c constraints.txt -e ".[torch]"
+	@touch $@
+
+$(FOR_TESTS): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing convkit, PyTorch, TensorFlow, TensorRT-RTX and the tests' tools into $(VENV): 3.2 GB, a few minutes"
+	@$(BIN)/$(PIP_INSTALL) -c constraints.txt -e ".[test]"
+	@touch $@
+
+$(TRITON)/.installed: tests/triton_server/requirements.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or later with its venv module; make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "Installing a Triton server for the tests into $(TRITON): 0.3 GB"
+	@test -x $(TRITON)/bin/python || $(PYTHON) -m venv $(TRITON)
+	@$(TRITON)/bin/$(PIP_INSTALL) --no-deps -r tests/triton_server/requirements.txt
+	@touch $@
