@@ -139,6 +139,7 @@ def present(
     separate_outputs(graph)
     rename_tensors(graph, dict(zip((v.name for v in graph.input), (s.name for s in new_inputs), strict=True)))
     rename_tensors(graph, dict(zip((v.name for v in graph.output), (s.name for s in new_outputs), strict=True)))
+    _forget_shapes_of_weights(graph)
     for value in graph.value_info:
         _rename_dims(value, symbols)
     for values, specs in ((graph.input, new_inputs), (graph.output, new_outputs)):
@@ -155,6 +156,14 @@ def _reorder(graph: onnx.GraphProto, inputs: Sequence[str], outputs: Sequence[st
         copies = [type(value).FromString(value.SerializeToString()) for value in ordered]
         del values[:]
         values.extend(copies)
+
+
+def _forget_shapes_of_weights(graph: onnx.GraphProto) -> None:
+    """Take out what is said of weights besides themselves: a quantizer that transposes one would leave it behind."""
+    weights = {tensor.name for tensor in graph.initializer}
+    others = [value for value in graph.value_info if value.name not in weights]
+    del graph.value_info[:]
+    graph.value_info.extend(others)
 
 
 def _rename_dims(value: onnx.ValueInfoProto, symbols: dict[str, int | str]) -> None:
