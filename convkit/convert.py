@@ -7,16 +7,16 @@ from pathlib import Path
 import msgspec
 
 from convkit import __version__
-from convkit.errors import CheckError, ConvkitError
+from convkit.errors import ConvkitError
 from convkit.graph.census import Census, census_of
 from convkit.graph.model import Model
 from convkit.graph.precision import to_fp16
 from convkit.graph.simplify import Simplified, simplify
-from convkit.measure.compare import OutputDifference, compare_outputs
+from convkit.measure.compare import compare_outputs, hold_against, refuse_difference
 from convkit.measure.latency import PLANS, measure_latency
 from convkit.order import Order, prepare
 from convkit.pipeline.cache import Cache, default_root
-from convkit.pipeline.events import Event, Observer
+from convkit.pipeline.events import Observer, nobody
 from convkit.pipeline.identity import library_versions
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.step import ENVIRONMENTS, step
@@ -27,17 +27,17 @@ from convkit.report.document import Report, Status
 from convkit.report.files import report_files
 from convkit.request import Request, target_options
 from convkit.serving.manifest import write_manifest
-from convkit.serving.publish import Publication, find_unchanged, locked, next_version, publish
+from convkit.serving.publish import MODEL_FOLDER, Publication, find_unchanged, locked, next_version, publish
 from convkit.serving.triton_model import same_interface, triton_files
 from convkit.spec.options import CheckOptions, MeasureMode, Precision
 from convkit.targets.onnxruntime import time_onnxruntime
-from convkit.targets.target import Compiled
+from convkit.targets.target import Compiled, Job
 
 
 def convert(
     request: Request,
     *,
-    observer: Observer | None = None,
+    observer: Observer = nobody,
     cache: Cache | None = None,
     command: tuple[str, ...] = (),
     dry: bool = False,
@@ -58,7 +58,7 @@ def convert(
     options = request.quantize
     dossier = Dossier(target=request.to, precision=options.precision, measure=request.measure.mode, command=command)
     dossier.repository = request.output
-    with Runner(cache, observer or _nobody, dry=dry) as run:
+    with Runner(cache, observer, dry=dry) as run:
         try:
             order = prepare(request)
             return _convert(order, run, dossier)
@@ -86,14 +86,20 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     final = _in_precision(order, run, simplified, dossier)
     _require_equal(run, dossier, dossier.final_label, final, precision, request.check)
 
-    compiled = target.compile(
-        run,
-        final,
-        options=target_options(request, target.name),
-        engine=request.engine,
+    job = Job(
         precision=precision,
+        engine=request.engine,
+        options=target_options(request, target.name),
+        check=request.check,
+        samples=exported.samples,
+        references=exported.references,
     )
+    compiled = target.compile(run, final, job)
     dossier.compiled = compiled
+    if compiled.answers is not None:
+        built = hold_against(list(exported.references), list(compiled.answers), precision, request.check)
+        dossier.checks.append((f"{dossier.final_label}, built", built))
+        refuse_difference(built, "the built engine", exported.framework, hint=_check_hint(precision))
     dossier.final = (final, run(take_final_census, final) if final != simplified.model else simplified.after)
     dossier.emulated = target.emulated
     dossier.timings = _measure(order, run, dossier, simplified.model, final)
@@ -149,24 +155,16 @@ def _require_equal(
     dossier.checks.append((subject, verification))
     if not verification.passed:
         dossier.candidate = str(model.path)
-        worst = next(output for output in verification.outputs if not output.passed)
-        raise CheckError(
-            f"{subject}: the output '{worst.name}' is not what {exported.framework} gives: {_said(worst)}; "
-            f"asked for: {verification.tolerance}",
-            hint=(
-                "the export itself is wrong: report it, or try another opset"
-                if precision is Precision.NONE
-                else "give more or better calibration data, another --calibration-method, a higher precision, or allow "
-                "more with --max-error or --min-sqnr"
-            ),
-            code="check.outputs-differ",
-        )
+    refuse_difference(verification, subject, exported.framework, hint=_check_hint(precision))
 
 
-def _said(difference: OutputDifference) -> str:
-    largest = "not finite" if difference.max_abs is None else f"{difference.max_abs:.3g}"
-    ratio = "" if difference.sqnr_db is None else f", SQNR {difference.sqnr_db:.1f} dB"
-    return f"largest difference {largest}{ratio}"
+def _check_hint(precision: Precision) -> str:
+    if precision is Precision.NONE:
+        return "the export itself is wrong: report it, or try another --opset"
+    return (
+        "give more or better calibration data, another --calibration-method, a higher precision, or allow more with "
+        "--max-error or --min-sqnr"
+    )
 
 
 def _measure(order: Order, run: Runner, dossier: Dossier, baseline: Model, final: Model) -> dict[str, list[Timing]]:
@@ -193,12 +191,15 @@ def _publish(order: Order, run: Runner, dossier: Dossier, final: Model, compiled
     assert dossier.exported is not None
     triton = triton_files(name, final.interface, order.target, request.triton, dossier.exported.samples)
     pending = compiled.engine == "deferred"
+    files = dict(compiled.files)
+    if pending:  # what `convkit build` publishes with the engine: a live model's configuration is not touched now
+        files.update({f"{MODEL_FOLDER}/{file}": data for file, data in triton.all().items()})
     publication = Publication(
         name=name,
-        files=compiled.files,
+        files=files,
         manifest=write_manifest(
-            files=compiled.files,
-            beside=triton.all(),
+            files=files,
+            beside={} if pending else triton.all(),
             options=order.declared(),
             sources=order.sources(),
             versions={"convkit": __version__, **library_versions(ENVIRONMENTS[order.source.environment])},
@@ -241,7 +242,3 @@ def _note_order(dossier: Dossier, order: Order) -> None:
     dossier.source_bytes = order.source.files.bytes
     if order.calibration is not None:
         dossier.calibration_source = Path(order.request.quantize.data or "").name
-
-
-def _nobody(_: Event) -> None:
-    pass

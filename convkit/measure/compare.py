@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from convkit.errors import CheckError
 from convkit.graph.model import Model, Tensors
 from convkit.graph.session import run_model
 from convkit.pipeline.step import step
@@ -76,6 +77,26 @@ def hold_against(
         tolerance=tolerance(precision, options),
         outputs=outputs,
         cases=len(references),
+    )
+
+
+def refuse_difference(verification: Verification, subject: str, framework: str, *, hint: str) -> None:
+    """Let a verification pass that passed.
+
+    Raises:
+        CheckError: it did not; the message names the worst output and what was asked for.
+    """
+    if verification.passed:
+        return
+    failed = [output for output in verification.outputs if not output.passed]
+    worst = min(failed, key=lambda output: -1e9 if output.max_abs is None else output.sqnr_db or 0.0)
+    largest = "not finite" if worst.max_abs is None else f"{worst.max_abs:.3g}"
+    ratio = "" if worst.sqnr_db is None else f", SQNR {worst.sqnr_db:.1f} dB"
+    raise CheckError(
+        f"{subject}: the output '{worst.name}' is not what {framework} gives: largest difference {largest}{ratio}; "
+        f"asked for: {verification.tolerance}",
+        hint=hint,
+        code="check.outputs-differ",
     )
 
 

@@ -44,11 +44,11 @@ Event = StepStarted | StepProgress | StepFinished | Warned
 Observer = Callable[[Event], None]
 
 
-def _ignore(_: Event) -> None:
-    pass
+def nobody(_: Event) -> None:
+    """Observe nothing."""
 
 
-_observer: ContextVar[Observer] = ContextVar("observer", default=_ignore)
+_observer: ContextVar[Observer] = ContextVar("observer", default=nobody)
 
 
 def observe(observer: Observer) -> None:

@@ -113,16 +113,7 @@ class Dossier:
             engine=Engine(self.compiled.engine) if self.compiled else Engine.NONE,
             report=report_path,
             candidate=self.candidate,
-            stages=tuple(
-                document.Stage(
-                    name=stage.name,
-                    title=stage.title,
-                    seconds=stage.seconds,
-                    peak_bytes=stage.peak_bytes,
-                    cached=stage.cached,
-                )
-                for stage in run.stages
-            ),
+            stages=staged(run),
             verification=None
             if last is None
             else document.Verification(passed=last.passed, outputs=_differences(last)),
@@ -243,17 +234,7 @@ class Dossier:
 
     def _checks(self) -> tuple[Check, ...]:
         framework = self.exported.framework if self.exported else ""
-        return tuple(
-            Check(
-                subject=subject,
-                against=framework,
-                tolerance=verification.tolerance,
-                cases=verification.cases,
-                passed=verification.passed,
-                outputs=_differences(verification),
-            )
-            for subject, verification in self.checks
-        )
+        return tuple(checked(subject, framework, verification) for subject, verification in self.checks)
 
     def _measured_how(self) -> tuple[str, ...]:
         how = []
@@ -269,6 +250,32 @@ class Dossier:
                 "is not measured here."
             )
         return (*how, *(self.compiled.facts if self.compiled else ()))
+
+
+def staged(run: Runner) -> tuple[document.Stage, ...]:
+    """Return what the run's steps cost, as the report shows it."""
+    return tuple(
+        document.Stage(
+            name=stage.name,
+            title=stage.title,
+            seconds=stage.seconds,
+            peak_bytes=stage.peak_bytes,
+            cached=stage.cached,
+        )
+        for stage in run.stages
+    )
+
+
+def checked(subject: str, framework: str, verification: Verification) -> Check:
+    """Return a verification as the report shows it."""
+    return Check(
+        subject=subject,
+        against=framework,
+        tolerance=verification.tolerance,
+        cases=verification.cases,
+        passed=verification.passed,
+        outputs=_differences(verification),
+    )
 
 
 def _differences(verification: Verification) -> tuple[document.OutputDifference, ...]:

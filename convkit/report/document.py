@@ -146,6 +146,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag=
     error: Failure | None = None
 
 
+class Built(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="convkit.builds/1"):
+    """What `convkit build --json` prints: the result of every engine that was pending."""
+
+    status: Status
+    exit_code: int
+    results: tuple[Result, ...]
+
+
 class Source(msgspec.Struct, frozen=True, kw_only=True):
     """The model that was converted."""
 
@@ -295,7 +303,7 @@ class Report(Result, frozen=True, kw_only=True, tag="convkit.report/1"):
         return Result(**{name: getattr(self, name) for name in Result.__struct_fields__})
 
 
-def to_json(document: Result) -> str:
+def to_json(document: Result | Built) -> str:
     """Write a result or a report as indented JSON with a newline at its end."""
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
 

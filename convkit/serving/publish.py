@@ -27,6 +27,8 @@ CONFIG = "config.pbtxt"
 CONFIGS = "configs"
 WARMUP = "warmup"
 PENDING = "pending"
+MODEL_FOLDER = "model"
+"""Below a pending version: the files that go into the model's own folder with it."""
 RECORDS = "convkit"
 MANIFEST = "manifest.json"
 _STAGING = ".convkit-staging-"
@@ -55,7 +57,8 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True):
     beside: Mapping[str, bytes] = {}
     """Files in the model's own folder: ``configs/cpu.pbtxt``, ``warmup/...``."""
     pending: bool = False
-    """An engine still to be built: the files go below ``pending/``."""
+    """An engine still to be built: the files go below ``pending/``, and a model that is there already keeps its
+    configuration until the engine stands."""
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +100,8 @@ def find_unchanged(repository: Path, publication: Publication, version: int | No
     folder = place / str(number)
     if not _is_same(folder, publication):
         return None
+    if publication.pending:
+        return Published(outcome=Outcome.UNCHANGED, version=number, folder=folder)
     if publication.config is not None and _read(model / CONFIG) != publication.config:
         return None
     if any(_read(model / name) != data for name, data in publication.beside.items()):
@@ -177,6 +182,13 @@ def publish(
     return Published(outcome=Outcome.PUBLISHED, version=number, folder=folder)
 
 
+def discard_pending(folder: Path) -> None:
+    """Take a pending version away once its engine is published; the folder of pending versions goes with the last."""
+    shutil.rmtree(folder)
+    with contextlib.suppress(OSError):  # others are pending
+        folder.parent.rmdir()
+
+
 def _refuse_replacement(model: Path, folder: Path, *, replace: bool, same_interface: bool) -> None:
     if replace:
         return
@@ -236,15 +248,16 @@ def _put_in_place(model: Path, folder: Path, staged: Path, staging: Path, public
         whole.rename(model)
         _flush(model.parent)
         return
-    for name, data in publication.beside.items():
-        _replace_file(model / name, data, staging)
+    if not publication.pending:
+        for name, data in publication.beside.items():
+            _replace_file(model / name, data, staging)
     folder.parent.mkdir(exist_ok=True)
     if folder.exists():
         _exchange(staged, folder)
     else:
         staged.rename(folder)
     _flush(folder.parent)
-    if publication.config is not None:
+    if publication.config is not None and not publication.pending:
         _replace_file(model / CONFIG, publication.config, staging)
 
 

@@ -12,7 +12,7 @@ from convkit.pipeline.runner import Runner
 from convkit.pipeline.step import observation
 from convkit.pipeline.stopwatch import Timing, time_calls
 from convkit.spec.options import EngineMode, Precision
-from convkit.targets.target import Compiled, Refusal
+from convkit.targets.target import Compiled, Job, Refusal
 
 PROFILE = QuantProfile(
     signed_activations=False,
@@ -62,9 +62,7 @@ class OnnxRuntime:
                 code="usage.no-engine",
             )
 
-    def compile(
-        self, run: Runner, model: Model, *, options: object, engine: EngineMode, precision: Precision
-    ) -> Compiled:
+    def compile(self, run: Runner, model: Model, job: Job) -> Compiled:
         """Hand the model on as it is: its external data lie beside it."""
-        del run, options, engine, precision
+        del run, job
         return Compiled(engine="none", files={name: model.files.file(name) for name in model.files.files})

@@ -10,10 +10,10 @@ from typing import Protocol
 import msgspec
 
 from convkit.errors import UsageError
-from convkit.graph.model import Model
+from convkit.graph.model import Model, Tensors
 from convkit.graph.quant_profile import QuantProfile
 from convkit.pipeline.runner import Runner
-from convkit.spec.options import EngineMode, Precision
+from convkit.spec.options import CheckOptions, EngineMode, Precision
 from convkit.spec.wording import did_you_mean
 
 TARGETS: dict[str, str] = {
@@ -31,6 +31,20 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     instead: str
 
 
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What a target is asked to do with a checked model."""
+
+    precision: Precision
+    engine: EngineMode
+    options: object
+    """The target's table of the recipe; None where it has none."""
+    check: CheckOptions
+    """The tolerance that an engine built elsewhere is held to."""
+    samples: Tensors
+    references: Tensors
+    """Inputs, and the source framework's outputs for them."""
+
+
 class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     """What a target makes of a checked ONNX model."""
 
@@ -40,6 +54,8 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     """What goes into the version's directory: relative names, to a path to copy or the bytes themselves."""
     served_bytes: int | None = None
     """Size of what the runtime loads; None where that is the model's own size, or not known yet."""
+    answers: Tensors | None = None
+    """What a built engine gives for the job's samples, where it runs on this machine."""
     facts: tuple[str, ...] = ()
     """Sentences for the report: who parsed or built it, and what was found."""
 
@@ -69,10 +85,8 @@ class Target(Protocol):
             UsageError: it has no engine to build or to defer.
         """
 
-    def compile(
-        self, run: Runner, model: Model, *, options: object, engine: EngineMode, precision: Precision
-    ) -> Compiled:
-        """Turn a checked ONNX model into what the runtime loads; `options` is the target's table of the recipe.
+    def compile(self, run: Runner, model: Model, job: Job) -> Compiled:
+        """Turn a checked ONNX model into what the runtime loads.
 
         Raises:
             StepError: the runtime refuses the model; the nodes are named.

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from convkit.errors import UsageError
-from convkit.graph.model import Model
+from convkit.graph.model import Model, Tensors
 from convkit.graph.quant_profile import QuantProfile
 from convkit.pipeline.artifact import digest_file
 from convkit.pipeline.events import Warned
@@ -21,12 +21,13 @@ from convkit.pipeline.runner import Runner
 from convkit.spec.options import EngineMode, Precision
 from convkit.targets.build_plan import FILE_NAME, BuildPlan, encode_build_plan
 from convkit.targets.cuda_driver import driver_present, gpu
-from convkit.targets.target import Compiled, Refusal
+from convkit.targets.target import Compiled, Job, Refusal
 from convkit.targets.trt_api import Flavour, installed, no_gpu, not_installed
 from convkit.targets.trt_build import ENGINE_FILES, Engine, build_rtx, build_tensorrt
 from convkit.targets.trt_options import TensorRTOptions, check_options
 from convkit.targets.trt_parse import parse_rtx
 from convkit.targets.trt_profiles import Profile, profiles_for
+from convkit.targets.trt_run import run_tensorrt
 
 RECORDS = "convkit"
 """The folder in a version's directory that holds what its engine was built from."""
@@ -81,24 +82,23 @@ class TensorRT:
             if not driver_present():
                 raise no_gpu("--engine now: TensorRT builds on a GPU only")
 
-    def compile(
-        self, run: Runner, model: Model, *, options: object, engine: EngineMode, precision: Precision
-    ) -> Compiled:
+    def compile(self, run: Runner, model: Model, job: Job) -> Compiled:
         """Build the plan where that can be done; else parse the model and prepare the build.
 
         Raises:
             StepError: TensorRT does not take the model, or could not build it.
             UsageError: an option or a profile that cannot work.
         """
-        table = _options(options, Flavour.TENSORRT)
+        table = _options(job.options, Flavour.TENSORRT)
         profiles = run(profiles_for, model.interface, table)
-        document = _build_plan(model, profiles, table, precision, Flavour.TENSORRT)
-        here = gpu() if engine is not EngineMode.DEFER and installed(Flavour.TENSORRT) else None
+        sources = _sources(model, profiles, table, job, Flavour.TENSORRT)
+        here = gpu() if job.engine is not EngineMode.DEFER and installed(Flavour.TENSORRT) else None
         if here is not None:
-            return _built(run(build_tensorrt, model, profiles, table, on=here), model, document)
+            engine = run(build_tensorrt, model, profiles, table, on=here)
+            return _built(engine, sources, answers=run(run_tensorrt, engine.files, job.samples))
         return Compiled(
             engine="deferred",
-            files={**_files(model), FILE_NAME: document},
+            files=sources,
             facts=(_verdict(run, model), "The engine is still to be built: run 'convkit build' where the GPU is."),
         )
 
@@ -131,20 +131,17 @@ class TensorRTRTX:
         if not installed(Flavour.TENSORRT_RTX):
             raise not_installed(Flavour.TENSORRT_RTX, "it is not installed")
 
-    def compile(
-        self, run: Runner, model: Model, *, options: object, engine: EngineMode, precision: Precision
-    ) -> Compiled:
+    def compile(self, run: Runner, model: Model, job: Job) -> Compiled:
         """Build the engine.
 
         Raises:
             StepError: TensorRT-RTX does not take the model, or could not build it.
             UsageError: an option or a profile that cannot work.
         """
-        del engine
-        table = _options(options, Flavour.TENSORRT_RTX)
+        table = _options(job.options, Flavour.TENSORRT_RTX)
         profiles = run(profiles_for, model.interface, table)
-        document = _build_plan(model, profiles, table, precision, Flavour.TENSORRT_RTX)
-        return _built(run(build_rtx, model, profiles, table), model, document)
+        sources = _sources(model, profiles, table, job, Flavour.TENSORRT_RTX)
+        return _built(run(build_rtx, model, profiles, table), sources)
 
 
 def _options(options: object, flavour: Flavour) -> TensorRTOptions:
@@ -153,34 +150,41 @@ def _options(options: object, flavour: Flavour) -> TensorRTOptions:
     return table
 
 
-def _build_plan(
-    model: Model, profiles: tuple[Profile, ...], options: TensorRTOptions, precision: Precision, target: Flavour
-) -> bytes:
+def _sources(
+    model: Model, profiles: tuple[Profile, ...], options: TensorRTOptions, job: Job, target: Flavour
+) -> dict[str, Path | bytes]:
+    """Return what an engine is built from, and held against, as the files of one folder: build.json names them all."""
+    models = {name: model.files.file(name) for name in model.files.files}
+    samples = {f"samples/{name}": job.samples.files.file(name) for name in job.samples.files.files}
+    references = {f"references/{name}": job.references.files.file(name) for name in job.references.files.files}
     plan = BuildPlan(
         target=target,
         interface=model.interface,
         profiles=profiles,
         options=options,
-        precision=precision,
-        model={name: digest_file(path) for name, path in _files(model).items()},
+        precision=job.precision,
+        model=_digests(models),
+        samples=_digests(samples),
+        references=_digests(references),
+        check=job.check,
     )
-    return encode_build_plan(plan)
+    return {**models, **samples, **references, FILE_NAME: encode_build_plan(plan)}
 
 
-def _files(model: Model) -> dict[str, Path]:
-    return {name: model.files.file(name) for name in model.files.files}
+def _digests(files: Mapping[str, Path]) -> dict[str, str]:
+    return {name: digest_file(path) for name, path in files.items()}
 
 
-def _built(engine: Engine, model: Model, document: bytes) -> Compiled:
-    records: dict[str, Path | bytes] = {**_files(model), FILE_NAME: document}
+def _built(engine: Engine, sources: Mapping[str, Path | bytes], *, answers: Tensors | None = None) -> Compiled:
     on = f" on {engine.gpu.name}" if engine.gpu else ""
     return Compiled(
         engine="built",
         files={
             ENGINE_FILES[engine.flavour]: engine.files.file(),
-            **{f"{RECORDS}/{name}": content for name, content in records.items()},
+            **{f"{RECORDS}/{name}": content for name, content in sources.items()},
         },
         served_bytes=engine.files.bytes,
+        answers=answers,
         facts=(
             f"{engine.flavour.product} {engine.version} built the engine{on} from {engine.layers} layers, "
             f"for compute capability {', '.join(engine.compute_capabilities)}.",

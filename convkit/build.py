@@ -1,0 +1,188 @@
+"""Building the engines that a conversion without a GPU has left pending, and publishing them.
+
+Needs the light core and TensorRT alone, as a Triton container has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from convkit import __version__
+from convkit.errors import InputError, MissingError
+from convkit.graph.model import Model, Tensors
+from convkit.measure.compare import hold_against, refuse_difference
+from convkit.pipeline.artifact import gather
+from convkit.pipeline.cache import Cache, default_root
+from convkit.pipeline.events import Observer, nobody
+from convkit.pipeline.identity import library_versions
+from convkit.pipeline.runner import Runner
+from convkit.pipeline.step import ENVIRONMENTS
+from convkit.report.assemble import checked, staged
+from convkit.report.document import Engine as EngineState
+from convkit.report.document import Report, Role, Status, read_report
+from convkit.report.files import report_files
+from convkit.report.verdict import worsened
+from convkit.serving.manifest import results, write_manifest
+from convkit.serving.publish import (
+    CONFIG,
+    MANIFEST,
+    MODEL_FOLDER,
+    PENDING,
+    RECORDS,
+    Publication,
+    discard_pending,
+    find_unchanged,
+    locked,
+    publish,
+)
+from convkit.targets.build_plan import FILE_NAME, BuildPlan, read_build_plan, verify_files
+from convkit.targets.cuda_driver import gpu
+from convkit.targets.trt_api import Flavour, installed, no_gpu, not_installed
+from convkit.targets.trt_build import ENGINE_FILES, Engine, build_tensorrt
+from convkit.targets.trt_run import run_tensorrt
+
+
+def build(path: Path, *, observer: Observer = nobody, cache: Cache | None = None) -> tuple[Report, ...]:
+    """Build every engine that is pending in a repository, or in one model of it.
+
+    Each is built on this machine's GPU, held against the recorded samples, and published under its version; the
+    pending folder goes away with that. Models follow one another; one that fails ends the run, and those before it
+    stay published.
+
+    Args:
+        path: REPOSITORY or REPOSITORY/NAME.
+        observer: is told what happens.
+        cache: where results are remembered; by default this user's.
+
+    Returns the report of each engine; nothing where nothing is pending.
+
+    Raises:
+        InputError: there is no such repository, or a pending folder is damaged.
+        MissingError: TensorRT or a GPU is missing here; nothing is changed.
+        StepError: TensorRT could not build an engine.
+        CheckError: an engine's outputs are not the source framework's.
+    """
+    pending = list(_pending(path))
+    if not pending:
+        return ()
+    plans = [(folder, read_build_plan(folder / FILE_NAME)) for folder in pending]
+    for folder, plan in plans:
+        verify_files(plan, folder)
+        _require(plan)
+    reports = []
+    with Runner(cache or Cache(default_root()), observer) as run:
+        for folder, plan in plans:
+            reports.append(_build_one(run, folder, plan))
+    return tuple(reports)
+
+
+def _pending(path: Path) -> Iterator[Path]:
+    """Yield the folders ``NAME/pending/<version>``, oldest version first."""
+    if not path.is_dir():
+        raise InputError(
+            f"{path} is no folder", hint="name a model repository, or one model in it", code="repository.missing"
+        )
+    is_model = (path / PENDING).is_dir() or (path / CONFIG).is_file()
+    for model in [path] if is_model else sorted(child for child in path.iterdir() if child.is_dir()):
+        versions = [p for p in (model / PENDING).glob("*") if p.name.isdigit() and p.is_dir()]
+        yield from sorted(versions, key=lambda version: int(version.name))
+
+
+def _require(plan: BuildPlan) -> None:
+    if plan.target is not Flavour.TENSORRT:
+        raise InputError(
+            f"build.json asks for the target {plan.target.value}, whose engines are built when they are converted",
+            hint="run 'convkit convert' again",
+            code="build.plan",
+        )
+    if not installed(Flavour.TENSORRT):
+        raise not_installed(Flavour.TENSORRT, "it is not installed, so the pending engines cannot be built")
+    if gpu() is None:
+        raise no_gpu("TensorRT builds on a GPU only")
+
+
+def _build_one(run: Runner, folder: Path, plan: BuildPlan) -> Report:
+    on = gpu()
+    if on is None:
+        raise MissingError("the GPU is gone", hint="run the command again", code="missing.gpu")
+    run.stages.clear()
+    model = Model(files=gather(folder, plan.model), interface=plan.interface)
+    samples, references = (_tensors(folder, names) for names in (plan.samples, plan.references))
+    engine = run(build_tensorrt, model, plan.profiles, plan.options, on=on)
+    answers = run(run_tensorrt, engine.files, samples)
+    verification = hold_against(list(references), list(answers), plan.precision, plan.check)
+    refuse_difference(
+        verification,
+        "the built engine",
+        "the source framework",
+        hint="convert in a higher precision, or allow more with --max-error or --min-sqnr",
+    )
+    report = read_report((folder / "report.json").read_bytes(), where=str(folder / "report.json"))
+    final = report.subject(Role.FINAL)
+    label = final.label if final else "TensorRT"
+    report = msgspec.structs.replace(
+        report,
+        status=Status.OK,
+        engine=EngineState.BUILT,
+        created=datetime.now(UTC).replace(microsecond=0),
+        stages=(*report.stages, *staged(run)),
+        checks=(*report.checks, checked(f"{label}, built on {on.name}", "the source framework", verification)),
+        subjects=tuple(
+            msgspec.structs.replace(s, file_bytes=engine.files.bytes, emulated=False) if s.role is Role.FINAL else s
+            for s in report.subjects
+        ),
+    )
+    return _publish(run, folder, engine, msgspec.structs.replace(report, worse=worsened(report)))
+
+
+def _tensors(folder: Path, names: dict[str, str]) -> Tensors:
+    return Tensors(files=gather(folder, names))
+
+
+def _publish(run: Runner, folder: Path, engine: Engine, report: Report) -> Report:
+    """Publish the engine with what it was built from, and take the pending folder away."""
+    model = folder.parent.parent
+    repository, number = model.parent, int(folder.name)
+    manifest = (folder / MANIFEST).read_bytes()
+    names = [name for name in results(manifest) if not name.startswith(f"{MODEL_FOLDER}/")]
+    beside = {
+        path.relative_to(folder / MODEL_FOLDER).as_posix(): path.read_bytes()
+        for path in (folder / MODEL_FOLDER).rglob("*")
+        if path.is_file()
+    }
+    config = beside.pop(CONFIG)
+    files: dict[str, Path | bytes] = {
+        ENGINE_FILES[engine.flavour]: engine.files.file(),
+        **{f"{RECORDS}/{name}": folder / name for name in names},
+    }
+    publication = Publication(
+        name=model.name,
+        files=files,
+        manifest=write_manifest(
+            files=files,
+            beside={**beside, CONFIG: config},
+            options={"engine": msgspec.to_builtins(engine.options), "gpu": msgspec.to_builtins(engine.gpu)},
+            sources=results(manifest),
+            versions={"convkit": __version__, **library_versions(ENVIRONMENTS["tensorrt"])},
+        ),
+        config=config,
+        beside=beside,
+    )
+    with run.account("publish", "Publish"), locked(repository):
+        place = model / str(number) / RECORDS / "report.json"
+        report = msgspec.structs.replace(report, version=number, report=str(place))
+        if find_unchanged(repository, publication, number) is None:
+            rendered = {f"{RECORDS}/{name}": data for name, data in report_files(report).items()}
+            publish(
+                repository,
+                msgspec.structs.replace(publication, files={**files, **rendered}),
+                version=number,
+                replace=True,  # the number was given when it was prepared
+                same_interface=True,
+            )
+        discard_pending(folder)
+    return report

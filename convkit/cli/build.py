@@ -1,0 +1,40 @@
+"""`convkit build`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from convkit.cli.watch import watcher
+
+
+def command(
+    repository: Annotated[Path, typer.Argument(help="A model repository, or one model in it: REPOSITORY/NAME.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Warnings and errors only.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Build the engines that a conversion without a GPU has left pending."""
+    del debug  # read by the application, before anything else
+    from convkit.build import build
+    from convkit.report.document import to_json
+    from convkit.report.terminal import to_terminal
+
+    with watcher(quiet=quiet or as_json) as observer:
+        reports = build(repository, observer=observer)
+    if as_json:
+        from convkit.report.document import Built, Status
+
+        status = Status.OK if reports else Status.UNCHANGED
+        heads = tuple(report.head() for report in reports)
+        sys.stdout.write(to_json(Built(status=status, exit_code=0, results=heads)))
+    elif not quiet:
+        if not reports:
+            sys.stdout.write(f"nothing is pending in {repository}\n")
+        width = shutil.get_terminal_size((100, 24)).columns
+        for report in reports:
+            sys.stdout.write(to_terminal(report, width=width, color=sys.stdout.isatty(), details=False))
