@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import pickletools
+import re
 import tarfile
 import zipfile
+import zlib
+from collections import deque
 from enum import Enum
 from pathlib import Path
 from typing import IO
@@ -16,6 +19,11 @@ from convkit.errors import InputError
 
 _LEGACY_PICKLES = 5  # magic number, protocol, system information, the object, storage keys
 _MAX_PICKLE_BYTES = 1 << 28
+_ZIP_START = b"PK\x03\x04"
+_HIDDEN = "a hidden name"
+_STRINGS = frozenset(
+    {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "SHORT_BINSTRING", "BINSTRING", "STRING"}
+)
 
 _TENSOR_GLOBALS = frozenset(
     {
@@ -37,7 +45,18 @@ _TENSOR_GLOBALS = frozenset(
 )
 """What tensors in containers are made of; torch's own restricted unpickler admits these."""
 _CONTAINER_GLOBALS = frozenset({"__builtin__.set", "builtins.set", "builtins.frozenset", "__builtin__.frozenset"})
-_MODULE_PREFIX = "torch.nn.modules."
+_MODULE_CLASS = re.compile(r"torch\.nn\.modules\.[a-z_]+\.[A-Z][A-Za-z0-9_]*")
+_DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,  # an encrypted member
+    MemoryError,  # a length that is no length
+    OverflowError,
+    zipfile.BadZipFile,
+    zlib.error,
+    tarfile.TarError,
+)
 
 
 class CheckpointKind(Enum):
@@ -62,7 +81,12 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def foreign(self) -> tuple[str, ...]:
         """Return the names that are neither tensors' nor torch's own module classes'."""
-        return tuple(name for name in self.names if not _is_tensor(name) and not name.startswith(_MODULE_PREFIX))
+        return tuple(name for name in self.names if not _is_tensor(name) and not _MODULE_CLASS.fullmatch(name))
+
+    @property
+    def module_classes(self) -> tuple[str, ...]:
+        """Return the names of torch's own module classes."""
+        return tuple(name for name in self.names if _MODULE_CLASS.fullmatch(name))
 
 
 def _is_tensor(name: str) -> bool:
@@ -111,17 +135,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
         InputError: the file cannot be read, or is none that torch writes.
     """
     try:
-        if zipfile.is_zipfile(path):
+        with path.open("rb") as stream:
+            start = stream.read(len(_ZIP_START))  # torch, too, goes by the start: a zip may hang behind anything
+        if not start:
+            raise EOFError("it is empty")
+        if start == _ZIP_START:
             return _read_zip(path)
         if tarfile.is_tarfile(path):
-            with tarfile.open(path) as archive:
-                pickles = [archive.extractfile(member) for member in archive if member.isfile()]
-                return _classified(set().union(*(_names(stream) for stream in pickles if stream is not None)))
+            return _read_tar(path)
         with path.open("rb") as stream:
             return _classified(_names(stream, pickles=_LEGACY_PICKLES))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist", hint="check the path", code="source.missing") from error
-    except (OSError, ValueError, zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+    except _DAMAGED as error:
         raise InputError(
             f"{path} is no file that torch.save writes: {error}",
             hint="save it again with torch.save(model.state_dict(), path)",
@@ -131,19 +157,32 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def _read_zip(path: Path) -> Checkpoint:
     with zipfile.ZipFile(path) as archive:
-        members = archive.namelist()
-        if any("/code/" in f"/{name}" for name in members) and any(name.endswith("constants.pkl") for name in members):
+        members = archive.infolist()  # two members may have one name
+        if min((member.header_offset for member in members), default=0) != 0:
+            raise ValueError("two zip archives in one file, or none that begins where the file does")
+        names = [member.filename for member in members]
+        if any("/code/" in f"/{name}" for name in names) and any(name.endswith("constants.pkl") for name in names):
             return Checkpoint(kind=CheckpointKind.TORCHSCRIPT)
-        if any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in members):
+        if any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names):
             return Checkpoint(kind=CheckpointKind.EXPORTED)
-        pickles = [name for name in members if name.endswith(".pkl")]
+        pickles = [member for member in members if member.filename.lower().endswith(".pkl")]
         if not pickles:
             raise ValueError("a zip archive without data.pkl")
-        names: set[str] = set()
-        for name in pickles:
-            if archive.getinfo(name).file_size > _MAX_PICKLE_BYTES:
-                raise ValueError(f"its member {name} unpacks to more than {_MAX_PICKLE_BYTES >> 20} MiB")
-            names |= _names(io.BytesIO(archive.read(name)))
+        called: set[str] = set()
+        for member in pickles:
+            if member.file_size > _MAX_PICKLE_BYTES:
+                raise ValueError(f"its member {member.filename} unpacks to more than {_MAX_PICKLE_BYTES >> 20} MiB")
+            called |= _names(io.BytesIO(archive.read(member)))
+    return _classified(called)
+
+
+def _read_tar(path: Path) -> Checkpoint:
+    """Read torch's format before 0.1.10: pickles and bare numbers in turn, so that not all it names is to be had."""
+    names = {_HIDDEN}
+    with tarfile.open(path) as archive:
+        for member in archive:
+            stream = archive.extractfile(member)
+            names |= _names(stream) if stream is not None else set()
     return _classified(names)
 
 
@@ -158,37 +197,48 @@ def _classified(names: set[str]) -> Checkpoint:
 def _names(stream: IO[bytes], *, pickles: int = 1) -> set[str]:
     """Return the ``module.name`` of every global in the stream's first pickles.
 
-    Opcodes that take module and name from the stack are resolved by following the strings pushed; one that cannot
-    be resolved counts as ``unknown``, which nothing admits.
+    An opcode that takes module and name from the stack is resolved where two strings were pushed, or fetched from the
+    memo, right before it, as every pickler writes it. Any other way to get them there counts as a hidden name, which
+    nothing admits.
     """
     names: set[str] = set()
-    for number in range(pickles):
-        if number and not _more(stream):
+    for _ in range(pickles):
+        if not stream.read(1):
             break
-        recent: list[str] = []
-        memo: dict[int, str] = {}
-        for opcode, argument, _ in pickletools.genops(stream):
-            match opcode.name:
-                case "GLOBAL" | "INST":
-                    names.add(str(argument).replace(" ", "."))
-                case "STACK_GLOBAL":
-                    names.add(".".join(recent[-2:]) if len(recent) >= 2 else "unknown.unknown")
-                case "EXT1" | "EXT2" | "EXT4":
-                    names.add(f"unknown.extension_{argument}")
-                case "SHORT_BINUNICODE" | "BINUNICODE" | "BINUNICODE8" | "UNICODE" | "SHORT_BINSTRING" | "BINSTRING":
-                    recent.append(str(argument))
-                case "MEMOIZE":
-                    memo[len(memo)] = recent[-1] if recent else ""
-                case "BINPUT" | "LONG_BINPUT" | "PUT":
-                    memo[int(str(argument))] = recent[-1] if recent else ""
-                case "BINGET" | "LONG_BINGET" | "GET":
-                    recent.append(memo.get(int(str(argument)), "unknown"))
-                case _:
-                    pass
+        stream.seek(-1, io.SEEK_CUR)
+        names |= _names_in_one(stream)
     return names
 
 
-def _more(stream: IO[bytes]) -> bool:
-    head = stream.read(1)
-    stream.seek(-len(head), io.SEEK_CUR)
-    return head == b"\x80"
+def _names_in_one(stream: IO[bytes]) -> set[str]:
+    names: set[str] = set()
+    last: deque[str | None] = deque((None, None), maxlen=2)  # what the last two opcodes pushed, where it was a string
+    memo: dict[int, str | None] = {}
+    for opcode, argument, _ in pickletools.genops(stream):
+        match opcode.name:
+            case "GLOBAL" | "INST":
+                names.add(_global(*str(argument).split(" ", 1)))
+                last.append(None)
+            case "STACK_GLOBAL":
+                module, name = last
+                names.add(_HIDDEN if module is None or name is None else _global(module, name))
+                last.append(None)
+            case "EXT1" | "EXT2" | "EXT4":
+                names.add(_HIDDEN)
+                last.append(None)
+            case "MEMOIZE":
+                memo[len(memo)] = last[-1]
+            case "BINPUT" | "LONG_BINPUT" | "PUT":
+                memo[int(str(argument))] = last[-1]
+            case "BINGET" | "LONG_BINGET" | "GET":
+                last.append(memo.get(int(str(argument))))
+            case "PROTO" | "FRAME":
+                pass
+            case string:
+                last.append(str(argument) if string in _STRINGS else None)
+    return names
+
+
+def _global(module: str, name: str) -> str:
+    """Join the two; a dotted name, which reaches through the module into what it imports, is told by its colon."""
+    return f"{module}:{name}" if "." in name else f"{module}.{name}"

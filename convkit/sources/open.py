@@ -12,9 +12,10 @@ from convkit.pipeline.artifact import Artifact, gather
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.stopwatch import Timing
 from convkit.sources.checkpoint import Checkpoint, CheckpointKind, read_checkpoint
+from convkit.sources.code import code_below, defines, local_imports, module_files
 from convkit.sources.exported import Exported
 from convkit.sources.find import Found, Framework
-from convkit.sources.trust import Untrusted, require_trust
+from convkit.sources.trust import TRUST_ALL, Untrusted, require_trust
 from convkit.spec.metadata import Metadata
 from convkit.spec.options import ExportOptions
 
@@ -96,9 +97,8 @@ class TorchFile:
         self.kind = "PyTorch"
         folder = Path(found.folder)
         checkpoint = _taken(read_checkpoint(found.path), found)
-        loader = "model.py" if options.model_def is None and (folder / "model.py").is_file() else None
-        if loader and not _defines_load_model(folder / loader):
-            loader = None
+        has_loader = options.model_def is None and (folder / "model.py").is_file()
+        loader = "model.py" if has_loader and defines(folder / "model.py", "load_model") else None
         if checkpoint.kind is CheckpointKind.TENSORS and loader is None and options.model_def is None:
             raise InputError(
                 f"{found.path} is a state dict: weights without the network they belong to",
@@ -107,14 +107,18 @@ class TorchFile:
             )
         untrusted = _untrusted(found, checkpoint, loader, options)
         require_trust(untrusted, trust, command)
-        code = [p.relative_to(folder).as_posix() for p in folder.glob("*.py") if p.is_file()] if untrusted else []
-        self.files = gather(folder, [found.file, *code])
+        sealed = TRUST_ALL not in trust
+        trusted = {Path(file.path).relative_to(folder).as_posix() for file in untrusted}
+        code = code_below(folder) if untrusted and not sealed else trusted
+        self.files = gather(folder, {found.file, *code})
         definition, factory = _definition(options.model_def)
         self.source = TorchSource(
             files=self.files,
+            beside=_beside(folder, self.files) if loader else None,
             checkpoint=found.file,
             kind=checkpoint.kind,
             trusted=bool(untrusted),
+            sealed=sealed,
             loader=loader,
             definition=definition,
             factory=factory,
@@ -151,45 +155,49 @@ def _taken(checkpoint: Checkpoint, found: Found) -> Checkpoint:
     return checkpoint
 
 
-def _defines_load_model(path: Path) -> bool:
-    """Tell from the text alone, which may not run yet, whether model.py defines ``load_model``."""
-    import ast
-
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: {error}", hint="mend the syntax", code="source.user-code") from error
-    return any(isinstance(node, ast.FunctionDef) and node.name == "load_model" for node in tree.body)
-
-
 def _untrusted(found: Found, checkpoint: Checkpoint, loader: str | None, options: ExportOptions) -> list[Untrusted]:
+    """List the files that would run code: the pickle, model.py, and what that imports from its folder."""
+    if options.model_def is not None:
+        return []
     files = []
-    if loader is not None:
-        runs = ("the module itself", "load_model()")
-        files.append(Untrusted(path=str(Path(found.folder, loader)), runs=runs))
-    elif checkpoint.kind is CheckpointKind.PICKLED_MODULE and options.model_def is None:
+    pickled = checkpoint.kind is CheckpointKind.PICKLED_MODULE
+    if pickled:
         files.append(Untrusted(path=str(found.path), runs=checkpoint.foreign))
-        if Path(found.folder, "model.py").is_file():
-            files.append(Untrusted(path=str(Path(found.folder, "model.py")), runs=("the module itself",)))
+    definition = Path(found.folder, "model.py")
+    if loader is not None or (pickled and definition.is_file()):
+        runs = ("the module itself", "load_model()") if loader else ("the module itself",)
+        files.append(Untrusted(path=str(definition), runs=runs))
+        files += [
+            Untrusted(path=str(Path(found.folder, name)), runs=("the module itself, which model.py imports",))
+            for name in local_imports(definition)
+        ]
     return files
 
 
+def _beside(folder: Path, files: Artifact) -> Artifact:
+    """Describe what else lies in the folder: load_model() may read any of it, so a change there is another model."""
+    names = {path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
+    return gather(folder, names - set(files.files))
+
+
 def _definition(model_def: str | None) -> tuple[Artifact | None, str | None]:
+    """Return the code that --model-def names, and the factory in it: ``file.py:function`` or ``module:function``."""
     if model_def is None:
         return None, None
     where, colon, function = model_def.rpartition(":")
-    if not colon or not function.isidentifier():
+    if not colon or not where or not function.isidentifier():
         raise InputError(
             f"--model-def {model_def}: it should read FILE.py:factory or module:factory",
             hint="name the function that returns the network",
             code="source.model-def",
         )
     if not where.endswith(".py"):
-        return None, model_def
+        hint = "name a FILE.py:function, or install the package that holds the module"
+        return module_files(where, hint), model_def
     path = Path(where).absolute()
     if not path.is_file():
         raise InputError(f"--model-def {where} does not exist", hint="check the path", code="source.model-def")
-    return gather(path.parent, [path.name]), model_def
+    return gather(path.parent, [path.name, *local_imports(path)]), f"{path.name}:{function}"
 
 
 class SavedModelFolder:

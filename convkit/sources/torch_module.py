@@ -9,8 +9,10 @@ import importlib.util
 import os
 import pickle
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -26,14 +28,18 @@ if TYPE_CHECKING:
 class TorchSource(msgspec.Struct, frozen=True, kw_only=True):
     """A PyTorch model as the user has it.
 
-    `files` holds `checkpoint` and, where code beside it may run, that code. `definition` is the file that
-    ``--model-def`` names, `factory` the function in it (or ``module.name:function`` where there is no file).
+    `files` holds `checkpoint` and, where code beside it may run, that code. `definition` is the code that
+    ``--model-def`` names, `factory` the function in it: ``file.py:function`` or ``module.name:function``.
     """
 
     files: Artifact
+    beside: Artifact | None = None
+    """What else lies in the folder, which ``load_model()`` may read."""
     checkpoint: str
     kind: CheckpointKind
     trusted: bool = False
+    sealed: bool = True
+    """Trust was given by digest: of the folder's Python files only those in `files` may be imported."""
     loader: str | None = None
     """The file beside the checkpoint that defines ``load_model()``."""
     definition: Artifact | None = None
@@ -42,7 +48,8 @@ class TorchSource(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def digest(self) -> str:
         """Return what tells this source from any other."""
-        return f"{self.files.digest} {self.definition.digest if self.definition else ''} {self.factory}"
+        parts = (self.files, self.beside, self.definition)
+        return " ".join((*(part.digest for part in parts if part is not None), str(self.factory)))
 
 
 _loaded: dict[str, torch.nn.Module] = {}
@@ -112,12 +119,11 @@ def _own_classes(path: Path) -> list[Any]:
     import torch
 
     classes: list[Any] = [set]
-    for name in read_checkpoint(path).names:
+    for name in read_checkpoint(path).module_classes:
         module, _, attribute = name.rpartition(".")
-        if module.startswith("torch.nn.modules"):
-            found = getattr(importlib.import_module(module), attribute, None)
-            if isinstance(found, type) and issubclass(found, torch.nn.Module):
-                classes.append(found)
+        found = getattr(importlib.import_module(module), attribute, None)
+        if isinstance(found, type) and issubclass(found, torch.nn.Module):
+            classes.append(found)
     return classes
 
 
@@ -144,9 +150,11 @@ def _fill(module: Any, state: Any, source: TorchSource) -> None:
 
 def _factory(source: TorchSource) -> Callable[[], Any]:
     where, _, name = (source.factory or "").rpartition(":")
-    if source.definition is not None:
-        return _attribute(_import_file(source.definition.file()), name)
-    sys.path.insert(0, str(Path.cwd()))
+    assert source.definition is not None
+    sys.path.insert(0, source.definition.path)
+    sys.dont_write_bytecode = True
+    if where.endswith(".py"):
+        return _attribute(_import_file(source.definition.file(where)), name)
     try:
         return _attribute(importlib.import_module(where), name)
     except ImportError as error:
@@ -194,12 +202,12 @@ def _where(error: BaseException) -> str:
 
 
 def _import_file(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"_{path.stem}" if path.stem in sys.stdlib_module_names else path.stem
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"{path} is no Python file", hint="name a .py file", code="source.model-def")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -212,8 +220,6 @@ def _import_file(path: Path) -> Any:
             ),
             code="source.user-code",
         ) from error
-    finally:
-        sys.dont_write_bytecode = writes
     return module
 
 
@@ -237,7 +243,7 @@ def _as_the_author_runs_it(source: TorchSource) -> Iterator[None]:
     import torch
 
     folder = source.files.file(source.checkpoint).parent
-    before, writes, load = Path.cwd(), sys.dont_write_bytecode, torch.load
+    before, load = Path.cwd(), torch.load
 
     @functools.wraps(load)
     def load_as_before(*args: Any, **kwargs: Any) -> Any:
@@ -247,12 +253,29 @@ def _as_the_author_runs_it(source: TorchSource) -> Iterator[None]:
         return load(*args, **kwargs)
 
     os.chdir(folder)
-    sys.path.insert(0, str(folder))
-    sys.dont_write_bytecode = True
+    if source.sealed:
+        sys.meta_path.insert(0, _Sealed(source.files))
+    else:
+        sys.path.insert(0, str(folder))
+    sys.dont_write_bytecode = True  # from here on: forward() may import, too
     torch.load = load_as_before
     try:
         yield
     finally:
         torch.load = load
         os.chdir(before)
-        sys.dont_write_bytecode = writes
+
+
+class _Sealed:
+    """Finds modules in a folder as the import path would, but of its files only those that are trusted."""
+
+    def __init__(self, files: Artifact) -> None:
+        self._folder = files.path
+        self._trusted = {str(files.file(name)) for name in files.files}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return where a top-level module lies, if its file is trusted; its submodules are found as ever."""
+        spec = PathFinder.find_spec(name, [self._folder], target) if path is None else None
+        return spec if spec is not None and spec.origin in self._trusted else None

@@ -30,18 +30,26 @@ def require_trust(files: Sequence[Untrusted], granted: Sequence[str], command: s
         command: the command that would grant it, for the hint.
 
     Raises:
-        TrustError: a file is not trusted. The message lists what would have run.
+        TrustError: a file is not trusted. The message lists what would have run, of each such file.
     """
     if TRUST_ALL in granted:
         return
-    for file in files:
-        digest = digest_file(Path(file.path))
-        if digest in granted:
-            continue
-        listed = ", ".join(file.runs[:12]) + (f" and {len(file.runs) - 12} more" if len(file.runs) > 12 else "")
-        changed = " (its digest is not the one that was trusted)" if granted else ""
-        raise TrustError(
-            f"{file.path} runs code when it is loaded{changed}: {listed}",
-            hint=f"if you know who wrote it: {command} --trust, or for this very file alone --trust={digest}",
-            code="trust.required",
-        )
+    digests = {file.path: digest_file(Path(file.path)) for file in files}
+    refused = [file for file in files if digests[file.path] not in granted]
+    if not refused:
+        return
+    changed = " (its digest is not the one that was trusted)" if granted else ""
+    one = " ".join(f"--trust={digest}" for digest in dict.fromkeys(digests.values()))
+    raise TrustError(
+        "; ".join(f"{file.path} runs code when it is loaded{changed}: {_listed(file.runs)}" for file in refused),
+        hint=f"if you know who wrote it: {command} --trust, or for {_these(files)} alone: {one}",
+        code="trust.required",
+    )
+
+
+def _listed(runs: tuple[str, ...]) -> str:
+    return ", ".join(runs[:12]) + (f" and {len(runs) - 12} more" if len(runs) > 12 else "")
+
+
+def _these(files: Sequence[Untrusted]) -> str:
+    return "this very file" if len(files) == 1 else "these very files"
