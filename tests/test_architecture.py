@@ -24,10 +24,8 @@ ROOMS = (
     "functions",  # request.py, order.py, convert.py and what else lies beside the folders
     "cli",
 )
-HEAVY = frozenset(
-    "google jinja2 keras numpy onnx onnxruntime onnxscript onnxsim onnxslim rich sklearn tensorflow tensorrt "
-    "tensorrt_rtx tf2onnx torch tritonclient".split()
-)
+HEAVY = {"google", "jinja2", "keras", "numpy", "onnx", "onnxruntime", "onnxscript", "onnxsim", "onnxslim", "rich"}
+HEAVY |= {"sklearn", "tensorflow", "tensorrt", "tensorrt_rtx", "tf2onnx", "torch", "tritonclient"}
 LIGHT_ENTRANCES = ("__init__", "__main__")
 """The package itself, which holds its version, and the program, which imports the command line inside a function."""
 

@@ -22,18 +22,24 @@ LEAST_SQNR_DB = {Precision.FP16: 30.0, Precision.DYNAMIC: 10.0, Precision.INT8: 
 
 
 class OutputDifference(msgspec.Struct, frozen=True, kw_only=True):
-    """One output against its reference, the worst over all cases."""
+    """One output a against its reference b, the worst over all cases. Floats that are not finite become None."""
 
     name: str
     max_abs: float | None
     """Largest |a - b|; None where it is not finite, or the shapes differ."""
     max_rel: float | None
     """Largest |a - b| / |b| over the elements where b is not 0; None as above."""
-    cosine: float
+    cosine: float | None
     """Cosine of the angle between a and b, taken as vectors."""
     sqnr_db: float | None
-    """10 log10(sum b^2 / sum (a - b)^2), in dB; None where the difference is nothing, or not finite."""
-    passed: bool
+    """10 log10(sum b^2 / sum (a - b)^2); None where there is no difference at all (`max_abs` is 0), or none finite."""
+    passed: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("max_abs", "max_rel", "cosine", "sqnr_db"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                msgspec.structs.force_setattr(self, name, None)
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,10 +140,10 @@ def _difference(
     passed = _holds(gap, size, sqnr, exact=expected.dtype.kind in "iub", precision=precision, options=options)
     return OutputDifference(
         name=name,
-        max_abs=_finite(float(gap.max(initial=0.0))),
-        max_rel=_finite(float(relative.max(initial=0.0))),
+        max_abs=float(gap.max(initial=0.0)),
+        max_rel=float(relative.max(initial=0.0)),
         cosine=1.0 if noise == 0 else float(a @ b) / norms if 0 < norms < math.inf else 0.0,
-        sqnr_db=None if sqnr is None else _finite(sqnr),
+        sqnr_db=sqnr,
         passed=passed,
     )
 
@@ -160,22 +166,21 @@ def _holds(
     return bool((gap == 0).all()) if exact else bool((gap <= ABSOLUTE + RELATIVE * size).all())
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def _worse(one: OutputDifference, other: OutputDifference) -> OutputDifference:
     """Merge two cases of one output: each figure the worse one."""
 
     def largest(a: float | None, b: float | None) -> float | None:
         return None if a is None or b is None else max(a, b)
 
+    def smallest(a: float | None, b: float | None) -> float | None:
+        return None if a is None or b is None else min(a, b)
+
     ratios = [difference.sqnr_db for difference in (one, other) if difference.max_abs != 0]
     return OutputDifference(
         name=one.name,
         max_abs=largest(one.max_abs, other.max_abs),
         max_rel=largest(one.max_rel, other.max_rel),
-        cosine=min(one.cosine, other.cosine),
+        cosine=smallest(one.cosine, other.cosine),
         sqnr_db=min((ratio for ratio in ratios if ratio is not None), default=None) if None not in ratios else None,
         passed=one.passed and other.passed,
     )

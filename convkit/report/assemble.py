@@ -114,9 +114,7 @@ class Dossier:
             report=report_path,
             candidate=self.candidate,
             stages=staged(run),
-            verification=None
-            if last is None
-            else document.Verification(passed=last.passed, outputs=_differences(last)),
+            verification=None if last is None else document.Verification(passed=last.passed, outputs=last.outputs),
             warnings=tuple(Caution(code=warning.code, message=warning.message) for warning in run.warnings),
             error=None
             if error is None
@@ -242,7 +240,7 @@ class Dossier:
             plan = PLANS[self.measure]
             how.append(
                 f"Latency: batch {self._batch()}, {plan.rounds} rounds of {plan.seconds:g} s for each model in turn, "
-                "each in a process of its own with default threads, after one round that does not count; all calls count."
+                "each in its own process with default threads, after one round that does not count; all calls count."
             )
         if self.emulated:
             how.append(
@@ -274,21 +272,7 @@ def checked(subject: str, framework: str, verification: Verification) -> Check:
         tolerance=verification.tolerance,
         cases=verification.cases,
         passed=verification.passed,
-        outputs=_differences(verification),
-    )
-
-
-def _differences(verification: Verification) -> tuple[document.OutputDifference, ...]:
-    return tuple(
-        document.OutputDifference(
-            name=output.name,
-            max_abs=output.max_abs,
-            max_rel=output.max_rel,
-            cosine=output.cosine,
-            sqnr_db=output.sqnr_db,
-            passed=output.passed,
-        )
-        for output in verification.outputs
+        outputs=verification.outputs,
     )
 
 

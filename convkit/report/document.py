@@ -6,7 +6,6 @@ not finite is null.
 
 from __future__ import annotations
 
-import math
 from datetime import datetime
 from enum import Enum
 from typing import Annotated
@@ -14,6 +13,7 @@ from typing import Annotated
 import msgspec
 
 from convkit.errors import InputError
+from convkit.measure.compare import OutputDifference
 
 
 class Status(Enum):
@@ -66,27 +66,6 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     """The largest resident set of the step's process meanwhile."""
     cached: bool
     title: str = ""
-
-
-class OutputDifference(msgspec.Struct, frozen=True, kw_only=True):
-    """One output a against its reference b, the worst over all cases. Floats that are not finite become None."""
-
-    name: str
-    max_abs: float | None
-    """Largest |a - b|; None where it is not finite, or the shapes differ."""
-    max_rel: float | None
-    """Largest |a - b| / |b| over the elements where b is not 0; None as above."""
-    cosine: float | None
-    """Cosine of the angle between a and b, taken as vectors."""
-    sqnr_db: float | None
-    """10 log10(sum b^2 / sum (a - b)^2); None where there is no difference at all (`max_abs` is 0), or none finite."""
-    passed: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("max_abs", "max_rel", "cosine", "sqnr_db"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                msgspec.structs.force_setattr(self, name, None)
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,7 +194,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     throughput_per_s: float | None = None
     """Samples per second of one caller, call after call."""
     emulated: bool = False
-    """The engine is still to be built; speed and outputs are those of its ONNX graph in ONNX Runtime on this CPU."""
+    """The engine does not run on this machine; speed and outputs are those of its ONNX graph in ONNX Runtime."""
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):

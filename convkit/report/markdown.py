@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator
 
@@ -30,14 +31,13 @@ def to_markdown(report: Report) -> str:
 
 def escape(text: str) -> str:
     """Return a text that Markdown shows as it is, in a table's cell too; an @ mentions nobody."""
-    html = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = _SPECIAL.sub(r"\\\g<0>", html)
+    text = _SPECIAL.sub(r"\\\g<0>", html.escape(text, quote=False))
     return _MENTION.sub("@<!-- -->", _LIST_MARK.sub(r"\1\\\2", text))
 
 
 def _section(section: Section) -> Iterator[str]:
     if section.detail:
-        yield f"<details><summary>{section.title}</summary>"
+        yield f"<details><summary>{_MENTION.sub('@<!-- -->', html.escape(section.title))}</summary>"
     else:
         yield f"### {escape(section.title)}"
     if section.lines:

@@ -147,7 +147,7 @@ def _result(report: Report) -> Iterator[Section]:
         ("numerical check", checked),
         ("candidate", report.candidate),
         ("report", report.report),
-        ("exit status", str(report.exit_code)),
+        ("exit status", str(report.exit_code) if report.exit_code else None),
     )
     yield Section(key="result", title="Result", table=table)
 
@@ -190,7 +190,7 @@ def _before_after(report: Report) -> Iterator[Section]:
     rows = [(name, *(column.get(name, units.NOTHING) for column in columns)) for name in names]
     rows = [row for row in rows if set(row[1:]) != {units.NOTHING}]
     emulated = tuple(
-        f"{subject.label} is emulated: its engine is still to be built, and these are the figures of its ONNX graph "
+        f"{subject.label} is emulated: its engine does not run here, and these are the figures of its ONNX graph "
         "in ONNX Runtime on this CPU."
         for subject in report.subjects
         if subject.emulated
@@ -244,6 +244,7 @@ def _numbers(report: Report) -> Iterator[Section]:
             title=f"Numbers: {check.subject} against {check.against}",
             lines=(f"{verdict} on {cases}; asked: {check.tolerance}.",),
             table=_differences(check),
+            detail=number + 1 < len(report.checks) and check.passed,
         )
 
 

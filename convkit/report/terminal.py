@@ -8,6 +8,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from convkit.report.document import Report
 from convkit.report.sheet import Section, Table, Tone, sheet, tone
 
@@ -20,10 +22,16 @@ _TONES: dict[Tone, str] = {"bad": _BAD, "good": _GOOD, "": ""}
 _WORD = re.compile(r"""(?:[^\s'"\\]|'[^']*'|"(?:[^"\\]|\\.)*"|\\.)+""")
 
 
+_ONLY_IN_DETAIL = frozenset({"how", "calibration"})
+_ROWS_IN_DETAIL = frozenset(
+    {"parameters", "weights", "p50, 95% from", "p50, 95% to", "latency mean", "batch", "calls", "rounds"}
+)
+
+
 def to_terminal(report: Report, *, width: int = 80, color: bool = False, details: bool = True) -> str:
     """Write a report as lines of at most `width` columns; only a single word of a command may be longer.
 
-    Without `details` operators, steps, source and machine are left out.
+    Without `details` only what most readers want is shown: what got worse, size, speed and the final numbers.
     """
     from rich.console import Console
 
@@ -59,7 +67,19 @@ def _parts(report: Report, *, details: bool) -> Iterator[Section | RenderableTyp
     yield Text(laid_out.subtitle, style="dim")
     for line in laid_out.better:
         yield Text(line, style=_GOOD)
-    yield from (section for section in laid_out.sections if details or not section.detail)
+    for section in laid_out.sections:
+        if details:
+            yield section
+        elif not section.detail and section.key not in _ONLY_IN_DETAIL:
+            yield _brief(section)
+
+
+def _brief(section: Section) -> Section:
+    """Leave out the rows of the before/after table that only a closer look needs."""
+    if section.table is None or section.key != "before-after":
+        return section
+    rows = tuple(row for row in section.table.rows if row[0] not in _ROWS_IN_DETAIL)
+    return msgspec.structs.replace(section, table=msgspec.structs.replace(section.table, rows=rows))
 
 
 def _print_section(console: Console, section: Section) -> None:

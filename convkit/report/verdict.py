@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from convkit.measure.compare import OutputDifference
 from convkit.report import units
-from convkit.report.document import Check, Comparison, OutputDifference, Report, Role, Subject
+from convkit.report.document import Check, Comparison, Report, Role, Subject
 
 _LARGER_FROM = 1.01
 """Files this many times as large are called larger; less is a header's worth."""

@@ -69,7 +69,7 @@ class SavedModel:
         self._origins = _Origins(self.graph.as_graph_def())
         self.signature = _chosen(meta_graph, signature, folder)
         if self.signature is None:
-            self.inputs = self._placeholders()
+            self.inputs = self.placeholders()
             self.outputs: tuple[GraphTensor, ...] = ()
         else:
             definition = meta_graph.signature_def[self.signature]
@@ -84,8 +84,13 @@ class SavedModel:
             return None
         return self._described(found.name.removesuffix(":0"), found)
 
+    def placeholders(self) -> tuple[GraphTensor, ...]:
+        """Return the graph's placeholders, which a signature may name or not."""
+        found = [op.outputs[0] for op in self.graph.get_operations() if op.type == "Placeholder"]
+        return tuple(self._described(tensor.op.name, tensor) for tensor in found)
+
     def run(self, outputs: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Compute the graph's tensors `outputs` from arrays under graph names. Strings are ``U`` arrays on both sides."""
+        """Compute the tensors `outputs` from arrays under the graph's names; strings are ``U`` arrays on both sides."""
         import numpy as np
 
         found = self.session.run(list(outputs), {name: as_fed(array) for name, array in feed.items()})
@@ -101,10 +106,6 @@ class SavedModel:
                 )
         keys = sorted(infos, key=_by_number)
         return tuple(self._described(key, self.graph.get_tensor_by_name(infos[key].name)) for key in keys)
-
-    def _placeholders(self) -> tuple[GraphTensor, ...]:
-        found = [op.outputs[0] for op in self.graph.get_operations() if op.type == "Placeholder"]
-        return tuple(self._described(tensor.op.name, tensor) for tensor in found)
 
     def _described(self, key: str, tensor: Any) -> GraphTensor:
         rank = tensor.shape.rank
