@@ -19,7 +19,11 @@ from convkit.sources.trust import TRUST_ALL, Untrusted, require_trust
 from convkit.spec.metadata import Metadata
 from convkit.spec.options import ExportOptions
 
-EXTRAS = {"torch": ("torch", "onnx"), "tensorflow": ("tensorflow", "tf2onnx", "onnx"), "onnx": ("onnx", "onnxruntime")}
+EXTRAS = {
+    "torch": ("torch", "onnx", "onnxscript"),
+    "tensorflow": ("tensorflow", "tf2onnx", "onnx"),
+    "onnx": ("onnx", "onnxruntime"),
+}
 """The modules that each extra of the package brings."""
 
 
