@@ -1,10 +1,39 @@
-"""SavedModels that several test files convert, made once."""
+"""Models that several test files convert, made once; working files in their own folder; imports that leave no trace."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from convkit.pipeline.artifact import use_scratch
+from convkit.sources import torch_module
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path) -> Path:
+    """A folder for the files that steps make when they are called as plain functions."""
+    folder = tmp_path / "scratch"
+    use_scratch(folder)
+    return folder
+
+
+@pytest.fixture
+def imports_leave_no_trace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A worker serves one model and its code; here one process serves them all."""
+    temporary = str(tmp_path_factory.getbasetemp())
+    path, finders, modules, writes = list(sys.path), list(sys.meta_path), dict(sys.modules), sys.dont_write_bytecode
+    main = dict(vars(sys.modules["__main__"]))
+    torch_module._loaded.clear()
+    yield
+    sys.path[:], sys.meta_path[:], sys.dont_write_bytecode = path, finders, writes
+    for name in set(sys.modules) - set(modules):
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(temporary):
+            del sys.modules[name]
+    for name in set(vars(sys.modules["__main__"])) - set(main):
+        delattr(sys.modules["__main__"], name)
 
 
 @pytest.fixture(scope="session")
