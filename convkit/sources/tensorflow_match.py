@@ -90,7 +90,7 @@ class _Side:
     def matched(self) -> tuple[GraphTensor, ...]:
         """Return the graph's tensors in the order of config.txt."""
         self._take(lambda tensor: self._in_graph(tensor.node_name))
-        self._take(lambda tensor: _only([o for o in self._left() if o.key in _with_and_without_port(tensor.node_name)]))
+        self._take(lambda tensor: _only([o for o in self.offered if o.key in _with_and_without_port(tensor.node_name)]))
         self._take(lambda tensor: _only([o for o in self._left() if self._is_layer(tensor, o)]), "the layer")
         if len(self.found) < len(self.wanted):
             self._take_in_order()

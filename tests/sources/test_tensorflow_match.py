@@ -18,7 +18,7 @@ from sources.saved_models import (
     export,
     tensor,
 )
-from sources.tensorflow_models import write_function
+from sources.tensorflow_models import dropout_graph, write_function, write_graph
 
 
 def test_names_of_another_export_are_matched_by_layer_and_by_order_and_said() -> None:
@@ -49,6 +49,17 @@ def test_what_one_name_leaves_is_matched_by_order(two_by_two: Path) -> None:
         "output 'Identity:0'",
         "output 'Identity_1:0'",
     ]
+    assert_equal_in_onnxruntime(exported)
+
+
+def test_one_tensor_can_be_two_outputs_by_its_name_and_by_its_key(tmp_path: Path) -> None:
+    folder = write_graph(tmp_path / "model", dropout_graph)
+
+    exported = export(
+        folder, config([tensor("x", [-1, 4])], [tensor("head/probs:0", [-1, 3]), tensor("scores", [-1, 3])])
+    )
+
+    assert exported.matched == ()
     assert_equal_in_onnxruntime(exported)
 
 
