@@ -59,16 +59,21 @@ def convert(
     dossier = Dossier(target=request.to, precision=options.precision, measure=request.measure.mode, command=command)
     dossier.repository = request.output
     with Runner(cache, observer, dry=dry) as run:
+        order = prepare(request)
         try:
-            order = prepare(request)
             return _convert(order, run, dossier)
         except ConvkitError as error:
-            folder = Path(request.report_dir) if request.report_dir else cache.root / "reports" / "failed"
-            report = dossier.report(run, status=Status.FAILED, report_path=str(folder / "report.json"), error=error)
-            write_reports(folder, report_files(report))
-            error.report = report.report
-            error.document = report
+            _report_failure(error, run, dossier, request, cache)
             raise
+
+
+def _report_failure(error: ConvkitError, run: Runner, dossier: Dossier, request: Request, cache: Cache) -> None:
+    """Write the failed run's report where the user asked for it, else into the cache."""
+    folder = Path(request.report_dir or cache.root / "reports" / f"{dossier.name}-{dossier.source_digest[7:19]}")
+    report = dossier.report(run, status=Status.FAILED, report_path=str(folder / "report.json"), error=error)
+    write_reports(folder, report_files(report))
+    error.report = report.report
+    error.document = report
 
 
 def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
@@ -99,7 +104,7 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     if compiled.answers is not None:
         built = hold_against(list(exported.references), list(compiled.answers), precision, request.check)
         dossier.checks.append((f"{dossier.final_label}, built", built))
-        refuse_difference(built, "the built engine", exported.framework, hint=_check_hint(precision))
+        refuse_difference(built, "the built engine", exported.framework, hint=_check_hint(precision, request.check))
     dossier.final = (final, run(take_final_census, final) if final != simplified.model else simplified.after)
     dossier.emulated = target.emulated
     dossier.timings = _measure(order, run, dossier, simplified.model, final)
@@ -155,16 +160,16 @@ def _require_equal(
     dossier.checks.append((subject, verification))
     if not verification.passed:
         dossier.candidate = str(model.path)
-    refuse_difference(verification, subject, exported.framework, hint=_check_hint(precision))
+    refuse_difference(verification, subject, exported.framework, hint=_check_hint(precision, options))
 
 
-def _check_hint(precision: Precision) -> str:
-    if precision is Precision.NONE:
+def _check_hint(precision: Precision, options: CheckOptions) -> str:
+    if precision is Precision.NONE and options == CheckOptions():
         return "the export itself is wrong: report it, or try another --opset"
-    return (
-        "give more or better calibration data, another --calibration-method, a higher precision, or allow more with "
-        "--max-error or --min-sqnr"
-    )
+    allow = "allow more with --max-error or --min-sqnr"
+    if precision is Precision.INT8:
+        return f"give more or better calibration data, another --calibration-method, a higher precision, or {allow}"
+    return allow if precision is Precision.NONE else f"choose a higher precision, or {allow}"
 
 
 def _measure(order: Order, run: Runner, dossier: Dossier, baseline: Model, final: Model) -> dict[str, list[Timing]]:

@@ -14,8 +14,8 @@ from convkit.cli.failure import show_error, show_usage_error
 from convkit.errors import ConvkitError, ExitStatus
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "convert": ("convkit.cli.convert", "Convert a model, check it, measure it, and publish it for a server."),
-    "build": ("convkit.cli.build", "Build the engines that a conversion without a GPU has left pending."),
+    "convert": ("convkit.cli.convert", "Convert, check, measure and publish a model."),
+    "build": ("convkit.cli.build", "Build the engines still pending, where a GPU is."),
 }
 """Every command: the module that defines it, and what it does. A module is imported only when its command runs."""
 
