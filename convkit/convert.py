@@ -59,8 +59,8 @@ def convert(
     dossier = Dossier(target=request.to, precision=options.precision, measure=request.measure.mode, command=command)
     dossier.repository = request.output
     with Runner(cache, observer, dry=dry) as run:
-        order = prepare(request)
         try:
+            order = prepare(request)
             return _convert(order, run, dossier)
         except ConvkitError as error:
             _report_failure(error, run, dossier, request, cache)
@@ -68,7 +68,12 @@ def convert(
 
 
 def _report_failure(error: ConvkitError, run: Runner, dossier: Dossier, request: Request, cache: Cache) -> None:
-    """Write the failed run's report where the user asked for it, else into the cache."""
+    """Write the failed run's report where the user asked for it, else into the cache.
+
+    A request that was refused before anything ran leaves none, unless a place was named for it.
+    """
+    if dossier.name is None and request.report_dir is None:
+        return
     folder = Path(request.report_dir or cache.root / "reports" / f"{dossier.name}-{dossier.source_digest[7:19]}")
     report = dossier.report(run, status=Status.FAILED, report_path=str(folder / "report.json"), error=error)
     write_reports(folder, report_files(report))
