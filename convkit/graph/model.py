@@ -100,7 +100,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            return {name: _typed(archive[name]) for name in archive.files}
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist", hint="check the path", code="data.missing") from error
     except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
@@ -109,6 +109,11 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
             hint="write it with numpy.savez(path, **{tensor_name: array}); object arrays are refused, use 'U' strings",
             code="data.unreadable",
         ) from error
+
+
+def _typed(array: np.ndarray) -> np.ndarray:
+    """Give bfloat16 its type back: numpy's file format knows it as two bytes of nothing in particular."""
+    return array.view(numpy_dtype(DType.BFLOAT16)) if array.dtype.str == "|V2" else array
 
 
 def numpy_dtype(dtype: DType) -> np.dtype[Any]:

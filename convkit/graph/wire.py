@@ -123,7 +123,7 @@ def write_by_parts(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _copy_field(target: Any, field: Any, value: Any) -> None:
-    if field.label == field.LABEL_REPEATED:
+    if field.is_repeated:
         getattr(target, field.name).extend(value)
     elif field.message_type is not None:
         getattr(target, field.name).CopyFrom(value)
