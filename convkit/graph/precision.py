@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from convkit.graph.model import Model, load_model, save_model
 from convkit.graph.names import strip_origins
+from convkit.graph.ordering import order_nodes
 from convkit.pipeline.step import step
 
 
@@ -21,4 +22,5 @@ def to_fp16(model: Model) -> Model:
     converted.ir_version = ir_version
     converted.graph.ClearField("value_info")
     strip_origins(converted)
+    order_nodes(converted.graph)  # the converter puts its casts at the end
     return save_model(converted, model.interface)

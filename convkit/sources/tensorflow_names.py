@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from convkit.graph.names import rename_tensors, subgraphs
+from convkit.graph.ordering import order_nodes
 
 if TYPE_CHECKING:
     import onnx
@@ -21,7 +22,7 @@ def settle(proto: onnx.ModelProto) -> None:
     The graph's inputs and outputs keep their names; a weight without a clean name is called after the node that uses
     it first.
     """
-    _order(proto.graph)
+    order_nodes(proto.graph)
     names = _Names(proto.graph)
     for node in _walk(proto.graph):
         node.name = names.cleaned(node.name)
@@ -74,43 +75,3 @@ class _Names:
 def _walk(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     for inner in subgraphs(graph):
         yield from inner.node
-
-
-def _order(graph: onnx.GraphProto) -> None:
-    """Sort nodes and weights by a walk from the outputs against the flow; bodies of control flow first."""
-    for node in graph.node:
-        for body in _bodies(node):
-            _order(body)
-    makers = {output: node for node in graph.node for output in node.output if output}
-    rank: dict[tuple[str, ...], int] = {}
-    used: dict[str, int] = {}
-    stack = [(name, False) for name in reversed([value.name for value in graph.output])]
-    while stack:
-        name, ready = stack.pop()
-        used.setdefault(name, len(used))
-        maker = makers.get(name)
-        if maker is None or tuple(maker.output) in rank:
-            continue
-        if ready:
-            rank[tuple(maker.output)] = len(rank)
-        else:
-            stack.append((name, True))
-            stack += [(needed, False) for needed in reversed(list(_needed(maker)))]
-    graph.node.sort(key=lambda node: rank.get(tuple(node.output), len(rank)))
-    graph.initializer.sort(key=lambda tensor: used.get(tensor.name, len(used)))
-
-
-def _needed(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the tensors that a node needs: its inputs, and what its bodies take from around them."""
-    yield from node.input
-    for body in _bodies(node):
-        for inner in _walk(body):
-            yield from inner.input
-        yield from (value.name for value in body.output)
-
-
-def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
