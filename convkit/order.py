@@ -62,14 +62,18 @@ class Order:
         }
 
     def sources(self) -> dict[str, str]:
-        """Return the digests of everything that the result was made from."""
-        digests = {self.found.file: self.source.files.digest}
+        """Return the digest of every file that the result was made from."""
+        digests = _digests("", self.source.files)
         if self.found.config:
             digests["config.txt"] = digest_file(Path(self.found.config))
         for name, data in (("samples", self.samples), ("calibration", self.calibration)):
             if data is not None:
-                digests[name] = data.digest
+                digests |= _digests(f"{name}/", data)
         return digests
+
+
+def _digests(prefix: str, files: Artifact) -> dict[str, str]:
+    return {prefix + name: digest_file(files.file(name)) for name in files.files}
 
 
 def _options(table: Any) -> dict[str, Any]:
