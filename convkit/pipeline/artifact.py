@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterable
 from contextvars import ContextVar
 from pathlib import Path
 
 import msgspec
+
+from convkit.pipeline.stat_index import LARGE, StatIndex
 
 _CHUNK = 1 << 20
 
@@ -32,10 +35,26 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, tag="artifact", tag_fi
         return Path(self.path, name)
 
 
+_index: ContextVar[StatIndex | None] = ContextVar("index", default=None)
+
+
+def use_index(index: StatIndex | None) -> None:
+    """Let `digest_file` spare the reading of large files that have not changed since they were last read."""
+    _index.set(index)
+
+
 def digest_file(path: Path) -> str:
     """Return ``sha256:`` and the hexadecimal digest of a file's bytes."""
     with path.open("rb", buffering=0) as stream:
-        return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
+        stat = os.fstat(stream.fileno())
+        index = _index.get() if stat.st_size >= LARGE else None
+        known = index.get(path, stat) if index is not None else None
+        if known is not None:
+            return known
+        digest = "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
+        if index is not None and os.fstat(stream.fileno()).st_ctime_ns == stat.st_ctime_ns:
+            index.put(path, stat, digest)
+        return digest
 
 
 def digest_bytes(data: bytes) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -14,11 +12,12 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 import msgspec
 
-from convkit.errors import ConvkitError
+from convkit.errors import ConvkitError, InputError
 from convkit.pipeline.artifact import digest_bytes
-from convkit.pipeline.cache import Cache, Entry, without_paths
+from convkit.pipeline.cache import Cache, Entry, artifacts_in, without_paths
 from convkit.pipeline.events import Event, Observer, StepFinished, StepStarted, Warned
 from convkit.pipeline.identity import code_digest, library_versions, machine_digest
+from convkit.pipeline.lock import unlock
 from convkit.pipeline.step import ENVIRONMENTS, Kind, Step
 from convkit.pipeline.worker import Worker
 
@@ -85,7 +84,8 @@ class Runner:
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
         if self._lock is not None:
-            os.close(self._lock)
+            unlock(self._lock)
+            self._lock = None
 
     def expect(self, *environments: str) -> None:
         """Start these workers together as soon as the first step has to run, so that their imports overlap."""
@@ -160,6 +160,13 @@ class Runner:
         for environment in self._expected:
             self._worker(environment)
         returned = self._worker(step.needs).call(step, arguments, self._scratch_folder(), note)
+        for artifact in artifacts_in(arguments):
+            if self.cache.has_changed(artifact):
+                raise InputError(
+                    f"{artifact['path']} has changed while it was read ({', '.join(artifact['files'][:3])})",
+                    hint="run the same command again when nothing writes there any more",
+                    code="source.changed",
+                )
         return Entry(
             step=step.name,
             result=returned.result,
@@ -176,9 +183,7 @@ class Runner:
 
     def _scratch_folder(self) -> Path:
         if self._scratch is None:
-            self._scratch = self.cache.new_scratch()
-            self._lock = os.open(self._scratch / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._scratch, self._lock = self.cache.new_scratch()
         return self._scratch
 
     @contextlib.contextmanager

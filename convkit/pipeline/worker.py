@@ -11,6 +11,7 @@ import ctypes
 import gc
 import importlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ import msgspec
 from convkit.errors import ConvkitError, StepError, error_class
 from convkit.pipeline import events
 from convkit.pipeline.artifact import use_scratch
+from convkit.pipeline.cache import space_in
 from convkit.pipeline.channel import Call, Happened, Raised, Reply, Request, Returned, WarmUp, receive, send
 from convkit.pipeline.events import Observer
 from convkit.pipeline.step import Step, find_step
@@ -37,11 +39,14 @@ _LOG_TAIL = 12
 WARM_UPS: dict[str, tuple[str, ...]] = {
     "onnx": ("numpy", "onnx", "onnxruntime"),
     "torch": ("numpy", "torch", "onnx", "torch.onnx"),
-    "tensorflow": ("numpy", "tensorflow", "tf2onnx"),
+    "tensorflow": ("numpy", "tensorflow", "tf2onnx", "tf2onnx.tfonnx", "tensorflow.python.grappler.tf_optimizer"),
     "tensorrt": (),
     "tensorrt-rtx": (),
 }
 """Modules that a worker imports as soon as it stands, while the runner still does other things."""
+
+SETTINGS: dict[str, dict[str, str]] = {"tensorflow": {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}}
+"""Environment variables that a framework reads as it is imported."""
 
 
 class Worker:
@@ -59,10 +64,16 @@ class Worker:
                 stderr=output,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is the runner's to handle
-                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(_import_path())},
+                env={
+                    **os.environ,
+                    **SETTINGS.get(environment, {}),
+                    "PYTHONUNBUFFERED": "1",
+                    "PYTHONPATH": os.pathsep.join(_import_path()),
+                },
             )
         theirs.close()
         self._channel = ours
+        self._ends = _ends_of(self._process.pid)
         self._send(WarmUp(modules=WARM_UPS[environment]))
 
     def call(self, step: Step[..., Any], arguments: dict[str, Any], scratch: Path, observer: Observer) -> Returned:
@@ -72,7 +83,7 @@ class Worker:
             ConvkitError: what the step raised; a `StepError` for any other exception and for a worker that died.
         """
         self._send(Call(step=step.name, arguments=arguments, scratch=str(scratch)))
-        while (data := receive(self._channel)) is not None:
+        while self._has_answered() and (data := receive(self._channel)) is not None:
             match _REPLIES.decode(data):
                 case Happened(event=event):
                     observer(event)
@@ -88,6 +99,15 @@ class Worker:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._channel.close()
+        for descriptor in self._ends:
+            os.close(descriptor)
+
+    def _has_answered(self) -> bool:
+        """Wait for the worker's next message, or for its end, even if what it started keeps the channel open."""
+        poll = select.poll()
+        for descriptor in (self._channel.fileno(), *self._ends):
+            poll.register(descriptor, select.POLLIN)
+        return self._channel.fileno() in dict(poll.poll())
 
     def _send(self, message: Request) -> None:
         with contextlib.suppress(BrokenPipeError):  # its death is reported by the next call
@@ -106,7 +126,7 @@ class Worker:
     def _death(self, step: Step[..., Any]) -> StepError:
         status = self._process.wait()
         if status < 0:
-            how = f"was killed by signal {-status} ({signal.Signals(-status).name})"
+            how = f"was killed by signal {-status} ({_signal_name(-status)})"
         else:
             how = f"ended by itself with status {status}"
         out_of_memory = status == -signal.SIGKILL
@@ -120,6 +140,21 @@ class Worker:
             code="worker.out-of-memory" if out_of_memory else "worker.died",
             stage=step.stage,
         )
+
+
+def _ends_of(process: int) -> tuple[int, ...]:
+    """Return a descriptor that can be read once the process has ended; nothing where the kernel has none."""
+    try:
+        return (os.pidfd_open(process),)
+    except OSError:
+        return ()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the real-time signals, most of which have no name
+        return "a real-time signal"
 
 
 def log_tail(log: Path, lines: int = _LOG_TAIL) -> str:
@@ -156,7 +191,8 @@ def _run(call: Call) -> Reply:
         step = find_step(call.step)
         arguments = step.decode_arguments(call.arguments)
         started = time.perf_counter()
-        result = step.function(**arguments)
+        with space_in(Path(call.scratch)):
+            result = step.function(**arguments)
         seconds = time.perf_counter() - started
         return Returned(result=msgspec.to_builtins(result), seconds=seconds, peak_bytes=_peak())
     except ConvkitError as error:
