@@ -15,10 +15,12 @@ from convkit.graph.simplify import Simplified, simplify
 from convkit.measure.compare import compare_outputs, hold_against, refuse_difference
 from convkit.measure.latency import PLANS, measure_latency
 from convkit.order import Order, prepare
+from convkit.pipeline.artifact import use_index
 from convkit.pipeline.cache import Cache, default_root
 from convkit.pipeline.events import Observer, nobody
 from convkit.pipeline.identity import library_versions
 from convkit.pipeline.runner import Contender, Runner
+from convkit.pipeline.stat_index import StatIndex
 from convkit.pipeline.step import ENVIRONMENTS, step
 from convkit.pipeline.stopwatch import Timing
 from convkit.quantize.onnxruntime import quantize_dynamic, quantize_static
@@ -28,7 +30,7 @@ from convkit.report.files import report_files
 from convkit.request import Request, target_options
 from convkit.serving.manifest import write_manifest
 from convkit.serving.publish import MODEL_FOLDER, Publication, find_unchanged, locked, next_version, publish
-from convkit.serving.triton_model import same_interface, triton_files
+from convkit.serving.triton_model import same_interface, triton_files, write_warmup
 from convkit.spec.options import CheckOptions, MeasureMode, Precision
 from convkit.targets.onnxruntime import time_onnxruntime
 from convkit.targets.target import Compiled, Job
@@ -55,6 +57,7 @@ def convert(
         ConvkitError: nothing was published; its `report` is the path of the failed run's report.
     """
     cache = cache or Cache(default_root())
+    use_index(StatIndex(cache.root / "digests.sqlite"))
     options = request.quantize
     dossier = Dossier(target=request.to, precision=options.precision, measure=request.measure.mode, command=command)
     dossier.repository = request.output
@@ -199,7 +202,9 @@ def _publish(order: Order, run: Runner, dossier: Dossier, final: Model, compiled
     repository = Path(request.output)
     name = order.found.name
     assert dossier.exported is not None
-    triton = triton_files(name, final.interface, order.target, request.triton, dossier.exported.samples)
+    wants_warmup = request.triton.warmup and order.target.backend is not None
+    warmup = run(write_warmup, final.interface, samples=dossier.exported.samples) if wants_warmup else None
+    triton = triton_files(name, final.interface, order.target, request.triton, warmup)
     pending = compiled.engine == "deferred"
     files = dict(compiled.files)
     if pending:  # what `convkit build` publishes with the engine: a live model's configuration is not touched now

@@ -8,6 +8,8 @@ import msgspec
 
 from convkit.errors import ConvkitError
 from convkit.graph.model import Tensors
+from convkit.pipeline.artifact import Artifact, gather, new_folder
+from convkit.pipeline.step import step
 from convkit.serving.publish import CONFIG, CONFIGS, WARMUP
 from convkit.serving.triton import (
     ServingOptions,
@@ -35,13 +37,34 @@ class TritonFiles(msgspec.Struct, frozen=True, kw_only=True):
         return {**self.beside, **({} if self.config is None else {CONFIG: self.config})}
 
 
+class WarmupData(msgspec.Struct, frozen=True, kw_only=True):
+    """A warm-up request and the files that it names."""
+
+    request: Warmup
+    files: Artifact
+
+
+@step(version=1, stage="publish", title="Write the warm-up", needs="onnx")
+def write_warmup(interface: Interface, *, samples: Tensors) -> WarmupData:
+    """Make a warm-up request of the first sample."""
+    case = next(iter(samples))
+    batched = interface.max_batch_size > 0
+    folder = new_folder("warmup")
+    inputs = {}
+    for number, spec in enumerate(interface.inputs):
+        array = case[spec.name][0] if batched else case[spec.name]
+        file = f"{number}-" + "".join(c if c.isalnum() else "_" for c in spec.name)
+        (folder / file).write_bytes(wire_bytes(array))
+        inputs[spec.name] = WarmupInput(dtype=spec.dtype, dims=tuple(array.shape), file=file)
+    return WarmupData(request=Warmup(name="sample", batch_size=1, inputs=inputs), files=gather(folder))
+
+
 def triton_files(
-    name: str, interface: Interface, target: Target, options: ServingOptions, samples: Tensors
+    name: str, interface: Interface, target: Target, options: ServingOptions, warmup: WarmupData | None
 ) -> TritonFiles:
     """Write config.pbtxt, the warm-up's data, and configs/cpu.pbtxt where the main configuration wants a GPU."""
     if target.backend is None:
         return TritonFiles(config=None, beside={})
-    warmup, data = _warmup(interface, samples) if options.warmup else (None, {})
     config = model_config(
         name=name,
         interface=interface,
@@ -49,25 +72,12 @@ def triton_files(
         filename=target.filename,
         gpu=target.gpu,
         options=options,
-        warmups=[warmup] if warmup else [],
+        warmups=[warmup.request] if warmup else [],
     )
-    beside = {f"{WARMUP}/{file}": content for file, content in data.items()}
+    beside = {f"{WARMUP}/{file}": warmup.files.file(file).read_bytes() for file in warmup.files.files} if warmup else {}
     if wants_gpu(config):
         beside[f"{CONFIGS}/cpu.pbtxt"] = render(cpu_config(config, options=options)).encode()
     return TritonFiles(config=render(config).encode(), beside=beside)
-
-
-def _warmup(interface: Interface, samples: Tensors) -> tuple[Warmup, dict[str, bytes]]:
-    """Make a warm-up request of the first sample."""
-    case = next(iter(samples))
-    batched = interface.max_batch_size > 0
-    inputs, data = {}, {}
-    for number, spec in enumerate(interface.inputs):
-        array = case[spec.name][0] if batched else case[spec.name]
-        file = f"{number}-" + "".join(c if c.isalnum() else "_" for c in spec.name)
-        data[file] = wire_bytes(array)
-        inputs[spec.name] = WarmupInput(dtype=spec.dtype, dims=tuple(array.shape), file=file)
-    return Warmup(name="sample", batch_size=1, inputs=inputs), data
 
 
 def same_interface(folder: Path, config: bytes | None) -> bool:
