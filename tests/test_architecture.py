@@ -21,7 +21,7 @@ ROOMS = (
     "measure",
     "quantize",
     "report",
-    "functions",  # request.py, order.py, convert.py and what else lies beside the folders
+    "functions",  # request.py, order.py, conversion.py and what else lies beside the folders
     "cli",
 )
 HEAVY = {"google", "jinja2", "keras", "numpy", "onnx", "onnxruntime", "onnxscript", "onnxsim", "onnxslim", "rich"}

@@ -154,7 +154,7 @@ def test_help_loads_no_heavy_library() -> None:
 def test_the_command_line_of_convert_loads_no_heavy_library() -> None:
     loaded = modules_after("from convkit.cli.app import run; run(['convert', '/nowhere'])")
 
-    assert "convkit.convert" in loaded
+    assert "convkit.conversion" in loaded
     assert loaded.isdisjoint(HEAVY)
 
 

@@ -20,7 +20,7 @@ def command(
 ) -> None:
     """Build the engines that a conversion without a GPU has left pending."""
     del debug  # read by the application, before anything else
-    from convkit.build import build
+    from convkit.building import build
     from convkit.report.document import to_json
     from convkit.report.terminal import to_terminal
 

@@ -116,7 +116,7 @@ def command(
 
 def _converted(arguments: Table, recipe: Path | None, *, quiet: bool, dry: bool, may_ask: bool) -> Report | None:
     """Convert; on a terminal, ask once whether code beside the model may run."""
-    from convkit.convert import convert
+    from convkit.conversion import convert
     from convkit.pipeline.runner import DryRunEnded
 
     request = make_request(arguments, recipe=recipe)
