@@ -15,6 +15,7 @@ from convkit.errors import ConvkitError, ExitStatus
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("convkit.cli.convert", "Convert, check, measure and publish a model."),
+    "cache": ("convkit.cli.cache", "What is remembered, and making room."),
     "build": ("convkit.cli.build", "Build the engines still pending, where a GPU is."),
 }
 """Every command: the module that defines it, and what it does. A module is imported only when its command runs."""
@@ -81,8 +82,10 @@ def _application(arguments: list[str]) -> Any:
 
     asked = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, (module, summary) in COMMANDS.items():
-        if name == asked:
-            app.command(name, help=summary, no_args_is_help=False)(importlib.import_module(module).command)
+        if name == asked and hasattr(loaded := importlib.import_module(module), "application"):
+            app.add_typer(loaded.application, name=name, help=summary)
+        elif name == asked:
+            app.command(name, help=summary, no_args_is_help=False)(loaded.command)
         else:
             app.command(name, help=summary)(_elsewhere)
     return typer.main.get_command(app)

@@ -24,7 +24,7 @@ import msgspec
 from convkit.errors import MissingError
 from convkit.pipeline.artifact import digest_bytes, gather
 from convkit.pipeline.events import Warned
-from convkit.pipeline.lock import locked_file, try_lock, unlock
+from convkit.pipeline.lock import lock_folder, locked_file, try_lock, unlock
 
 _LOGS_KEPT = 60
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -77,7 +77,21 @@ class Cache:
             return {**artifact, "path": str(self._object(artifact["digest"]))}
 
         result = _map_artifacts(entry.result, place)
-        return msgspec.structs.replace(entry, result=result) if complete else None
+        if not complete:
+            return None
+        with contextlib.suppress(OSError):  # a cache that is mounted read-only keeps no account of its use
+            os.utime(path)
+        return msgspec.structs.replace(entry, result=result)
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep others from making room in the store meanwhile; any number of runs may use it together."""
+        lock = lock_folder(self.root, shared=True)
+        try:
+            yield
+        finally:
+            if lock is not None:
+                unlock(lock)
 
     def has_changed(self, artifact: dict[str, Any]) -> bool:
         """Tell whether an artifact outside the store, a user's file, is no longer what its digest says."""

@@ -70,8 +70,10 @@ class Runner:
         self._workers: dict[str, Worker] = {}
         self._scratch: Path | None = None
         self._lock: int | None = None
+        self._use = cache.in_use()
 
     def __enter__(self) -> Self:
+        self._use.__enter__()
         return self
 
     def __exit__(
@@ -86,6 +88,7 @@ class Runner:
         if self._lock is not None:
             unlock(self._lock)
             self._lock = None
+        self._use.__exit__(kind, error, trace)
 
     def expect(self, *environments: str) -> None:
         """Start these workers together as soon as the first step has to run, so that their imports overlap."""

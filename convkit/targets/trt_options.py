@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import msgspec
 
 from convkit.errors import UsageError
+from convkit.spec.size import parse_size as parse_any_size
 from convkit.targets.trt_api import Flavour
 
 Size = Annotated[int, msgspec.Meta(ge=0)]
@@ -15,8 +15,6 @@ Size = Annotated[int, msgspec.Meta(ge=0)]
 RTX_COMPUTE_CAPABILITIES = ("8.6", "8.9", "12.0")
 """GeForce and RTX GPUs since Ampere. Turing (7.5) is left out: it has no FP32 matrix product in TensorRT-RTX, so an
 FP32 model cannot be built for it."""
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
 class ShapeRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,9 +59,7 @@ def parse_size(text: str | int) -> int:
     Raises:
         UsageError: it is no size, or not above 0.
     """
-    match = _SIZE.fullmatch(str(text))
-    unit = _UNITS.get(match[2].upper()) if match else None
-    size = int(float(match[1]) * unit) if match and unit else 0
+    size = parse_any_size(text) or 0
     if size < 1:
         raise UsageError(
             f"'{text}' is not a size of memory for the workspace",
