@@ -3,31 +3,41 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
 from convkit.errors import MissingError, StepError, UsageError
-from convkit.graph.model import Model
+from convkit.graph.model import Model, save_tensors
 from convkit.pipeline.cache import Cache
 from convkit.pipeline.events import Event, Warned
 from convkit.pipeline.runner import Runner
-from convkit.spec.options import EngineMode, Precision
+from convkit.spec.options import CheckOptions, EngineMode, Precision
 from convkit.targets import tensorrt
 from convkit.targets.build_plan import read_build_plan, verify_files
-from convkit.targets.target import Compiled, Target, open_target, refuse_impossible
+from convkit.targets.target import Compiled, Job, Target, open_target, refuse_impossible
 from convkit.targets.trt_api import Flavour
 from convkit.targets.trt_options import TensorRTOptions
 from targets.tensorrt_networks import conv_network, model_of, network
+
+RECORDED = ["samples/0000.npz", "references/0000.npz"]
 
 
 def compiled(
     target: str, model: Model, folder: Path, options: TensorRTOptions | None = None
 ) -> tuple[Compiled, list[Event]]:
     happened: list[Event] = []
+    recorded = save_tensors([{"x": np.zeros((1, 3, 16, 16), np.float32)}])
+    job = Job(
+        precision=Precision.NONE,
+        engine=EngineMode.AUTO,
+        options=options,
+        check=CheckOptions(max_error=0.5),
+        samples=recorded,
+        references=recorded,
+    )
     with Runner(Cache(folder), observer=happened.append) as run:
-        made = open_target(target).compile(
-            run, model, options=options, engine=EngineMode.AUTO, precision=Precision.NONE
-        )
+        made = open_target(target).compile(run, model, job)
     return made, happened
 
 
@@ -48,12 +58,14 @@ def test_without_a_gpu_a_plan_is_deferred_with_all_that_its_build_needs(
 
     made, _ = compiled("tensorrt", model, tmp_path / "cache", TensorRTOptions(workspace="1GiB"))
 
-    assert (made.engine, set(made.files)) == ("deferred", {"model.onnx", "build.json"})
+    assert (made.engine, set(made.files)) == ("deferred", {"model.onnx", "build.json", *RECORDED})
     assert "parsed the model in TensorRT's place: it takes every node" in made.facts[0]
     folder = placed(made.files, tmp_path / "pending")
     plan = read_build_plan(folder / "build.json")
     verify_files(plan, folder)
     assert (plan.target, plan.interface, plan.options.workspace) == (Flavour.TENSORRT, model.interface, "1GiB")
+    assert (list(plan.samples), list(plan.references)) == (RECORDED[:1], RECORDED[1:])
+    assert plan.check.max_error == 0.5
     assert plan.profiles[0].shapes["x"].max == (8, 3, 16, 16)
 
 
@@ -61,7 +73,8 @@ def test_tensorrt_rtx_is_built_with_the_record_of_what_from(tmp_path: Path) -> N
     made, _ = compiled("tensorrt-rtx", model_of(conv_network()), tmp_path / "cache")
 
     assert made.engine == "built"
-    assert set(made.files) == {"model.engine", "convkit/model.onnx", "convkit/build.json"}
+    records = {"model.onnx", "build.json", *RECORDED}
+    assert set(made.files) == {"model.engine", *(f"convkit/{name}" for name in records)}
     assert "for compute capability 8.6, 8.9, 12.0" in made.facts[0]
     folder = placed(made.files, tmp_path / "1")
     assert made.served_bytes == (folder / "model.engine").stat().st_size
