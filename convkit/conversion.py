@@ -21,7 +21,7 @@ from convkit.pipeline.events import Observer, nobody
 from convkit.pipeline.identity import library_versions
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.stat_index import StatIndex
-from convkit.pipeline.step import ENVIRONMENTS, step
+from convkit.pipeline.step import step
 from convkit.pipeline.stopwatch import Timing
 from convkit.quantize.onnxruntime import quantize_dynamic, quantize_static
 from convkit.report.assemble import Dossier, write_reports
@@ -217,7 +217,7 @@ def _publish(order: Order, run: Runner, dossier: Dossier, final: Model, compiled
             beside={} if pending else triton.all(),
             options=order.declared(),
             sources=order.sources(),
-            versions={"convkit": __version__, **library_versions(ENVIRONMENTS[order.source.environment])},
+            versions={"convkit": __version__, **library_versions(tuple(run.libraries))},
         ),
         config=triton.config,
         beside=triton.beside,

@@ -64,6 +64,8 @@ class Runner:
         self.cache = cache
         self.stages: list[StageRecord] = []
         self.warnings: list[Warned] = []
+        self.libraries: set[str] = set()
+        """Distributions on which the results of this run depend."""
         self._observer = observer
         self._dry = dry
         self._expected: tuple[str, ...] = ()
@@ -98,6 +100,7 @@ class Runner:
         """Return the step's result: the remembered one, else by running it."""
         arguments = {name: msgspec.to_builtins(value) for name, value in step.bind(*args, **kwargs).items()}
         key = _key(step, arguments)
+        self.libraries.update(_libraries(step))
         with self.account(step.stage, step.title) as account:
             entry = self.cache.load(key)
             if entry is None:
@@ -237,7 +240,11 @@ def _key(step: Step[..., Any], arguments: dict[str, Any]) -> str:
         "version": step.version,
         "arguments": without_paths(arguments),
         "code": code_digest(),
-        "libraries": library_versions(ENVIRONMENTS[step.needs] + step.libraries),
+        "libraries": library_versions(_libraries(step)),
         "machine": machine_digest() if step.kind is Kind.OBSERVATION else None,
     }
     return digest_bytes(msgspec.json.encode(parts, order="sorted")).removeprefix("sha256:")
+
+
+def _libraries(step: Step[..., Any]) -> tuple[str, ...]:
+    return ENVIRONMENTS[step.needs] + step.libraries
