@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     import onnx
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+VARINT, _FIXED64, BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class WireError(ValueError):
     """The bytes are no protobuf message."""
 
 
-class _Field(NamedTuple):
+class Field(NamedTuple):
+    """One field of a message: where its key starts, and its value (for `BYTES` their content) begins and ends."""
+
     number: int
-    start: int  # of the key
-    body: int  # of the value, for bytes of their content
+    start: int
+    body: int
     end: int
     wire_type: int
 
@@ -53,8 +55,8 @@ def read_without_weights(path: Path) -> onnx.ModelProto:
 def _without(data: memoryview, way: tuple[int, ...]) -> bytes:
     """Return a message without the field at the end of `way`, field numbers from the outside in."""
     parts = bytearray()
-    for field in _fields(data):
-        if field.number != way[0] or field.wire_type != _BYTES:
+    for field in fields(data):
+        if field.number != way[0] or field.wire_type != BYTES:
             parts += data[field.start : field.end]
         elif len(way) > 1:
             inner = _without(data[field.body : field.end], way[1:])
@@ -62,30 +64,36 @@ def _without(data: memoryview, way: tuple[int, ...]) -> bytes:
     return bytes(parts)
 
 
-def _fields(data: memoryview) -> Iterator[_Field]:
+def fields(data: memoryview) -> Iterator[Field]:
+    """Go through a message's own fields, without a look into them.
+
+    Raises:
+        WireError: the bytes are no protobuf message.
+    """
     at = 0
     while at < len(data):
         start = at
-        head, at = _read_varint(data, at)
+        head, at = read_varint(data, at)
         wire_type = head & 7
         body = at
-        if wire_type == _VARINT:
-            _, at = _read_varint(data, at)
+        if wire_type == VARINT:
+            _, at = read_varint(data, at)
         elif wire_type == _FIXED64:
             at += 8
         elif wire_type == _FIXED32:
             at += 4
-        elif wire_type == _BYTES:
-            size, body = _read_varint(data, at)
+        elif wire_type == BYTES:
+            size, body = read_varint(data, at)
             at = body + size
         else:
             raise WireError(f"wire type {wire_type} at byte {start}")
         if at > len(data):
             raise WireError(f"the field at byte {start} goes beyond the end")
-        yield _Field(head >> 3, start, body, at, wire_type)
+        yield Field(head >> 3, start, body, at, wire_type)
 
 
-def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
+def read_varint(data: memoryview, at: int) -> tuple[int, int]:
+    """Return the number at a place, and the place behind it."""
     value = shift = 0
     while True:
         if at >= len(data) or shift > 63:
@@ -133,7 +141,7 @@ def _copy_field(target: Any, field: Any, value: Any) -> None:
 
 def key(number: int) -> bytes:
     """Return the key that stands before a length-delimited field."""
-    return varint(number << 3 | _BYTES)
+    return varint(number << 3 | BYTES)
 
 
 def varint(value: int) -> bytes:
