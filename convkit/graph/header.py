@@ -5,13 +5,12 @@ The numbers of fields are those of onnx.proto (https://github.com/onnx/onnx/blob
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from convkit.graph.wire import BYTES, VARINT, Field, WireError, fields, read_varint
+from convkit.graph.wire import BYTES, VARINT, Field, WireError, fields, mapped, read_varint
 
 _MODEL_IR_VERSION, _MODEL_GRAPH, _MODEL_OPSET = 1, 7, 8
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
@@ -55,11 +54,7 @@ def read_header(path: Path) -> Header:
         WireError: the file is no ONNX model.
         OSError: it cannot be read.
     """
-    with path.open("rb") as stream:
-        if not path.stat().st_size:
-            raise WireError(f"{path.name} is empty")
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
-            return _header(view)
+    return _header(mapped(path))
 
 
 def _header(data: memoryview) -> Header:

@@ -42,14 +42,25 @@ def read_without_weights(path: Path) -> onnx.ModelProto:
     model = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
     graph = onnx.GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
     tensor = onnx.TensorProto.DESCRIPTOR.fields_by_name["raw_data"].number
-    with path.open("rb") as stream:
-        if not path.stat().st_size:
-            raise WireError(f"{path.name} is empty")
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
-            slim = _without(view, (model, graph, tensor))
+    slim = _without(mapped(path), (model, graph, tensor))
     proto = onnx.ModelProto()
     proto.ParseFromString(slim)
     return proto
+
+
+def mapped(path: Path) -> memoryview:
+    """Return a file's bytes, of which only what is looked at is read.
+
+    The mapping ends with its last view: to close it while an error's traceback still holds one would fail.
+
+    Raises:
+        WireError: the file is empty.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as stream:
+        if not path.stat().st_size:
+            raise WireError(f"{path.name} is empty")
+        return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _without(data: memoryview, way: tuple[int, ...]) -> bytes:
