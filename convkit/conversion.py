@@ -28,12 +28,15 @@ from convkit.report.assemble import Dossier, write_reports
 from convkit.report.document import Report, Status
 from convkit.report.files import report_files
 from convkit.request import Request, target_options
-from convkit.serving.manifest import write_manifest
+from convkit.serving.manifest import Lock, write_manifest
 from convkit.serving.publish import MODEL_FOLDER, Publication, find_unchanged, locked, next_version, publish
 from convkit.serving.triton_model import same_interface, triton_files, write_warmup
 from convkit.spec.options import CheckOptions, MeasureMode, Precision
 from convkit.targets.onnxruntime import time_onnxruntime
 from convkit.targets.target import Compiled, Job
+
+_ALWAYS = ("onnxruntime", "onnxsim", "onnxslim")
+"""Libraries that take part in every conversion, besides those of the source's environment."""
 
 
 def convert(
@@ -86,6 +89,9 @@ def _report_failure(error: ConvkitError, run: Runner, dossier: Dossier, request:
 
 def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     _note_order(dossier, order)
+    lock = Lock(Path(order.request.locked)) if order.request.locked else None
+    if lock is not None:
+        lock.hold_inputs(options=order.declared(), sources=order.sources(), versions=_versions(order))
     run.expect(order.source.environment, "onnx")
     request, target = order.request, order.target
     precision = request.quantize.precision
@@ -116,7 +122,7 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     dossier.final = (final, run(take_final_census, final) if final != simplified.model else simplified.after)
     dossier.emulated = target.emulated
     dossier.timings = _measure(order, run, dossier, simplified.model, final)
-    return _publish(order, run, dossier, final, compiled)
+    return _publish(order, run, dossier, final, compiled, lock)
 
 
 def _in_precision(order: Order, run: Runner, simplified: Simplified, dossier: Dossier) -> Model:
@@ -196,7 +202,13 @@ def _measure(order: Order, run: Runner, dossier: Dossier, baseline: Model, final
     return measure_latency(run, contenders, mode)
 
 
-def _publish(order: Order, run: Runner, dossier: Dossier, final: Model, compiled: Compiled) -> Report:
+def _versions(order: Order) -> dict[str, str]:
+    return {"convkit": __version__, **library_versions((*ENVIRONMENTS[order.source.environment], *_ALWAYS))}
+
+
+def _publish(
+    order: Order, run: Runner, dossier: Dossier, final: Model, compiled: Compiled, lock: Lock | None
+) -> Report:
     """Put the version into the repository, with its records; nothing where the result is what stands there."""
     request = order.request
     repository = Path(request.output)
@@ -223,6 +235,8 @@ def _publish(order: Order, run: Runner, dossier: Dossier, final: Model, compiled
         beside=triton.beside,
         pending=pending,
     )
+    if lock is not None:
+        lock.hold_results(publication.manifest)
     with run.account("publish", "Publish"), locked(repository):
         unchanged = find_unchanged(repository, publication, request.version)
         if unchanged is not None:

@@ -18,6 +18,8 @@ from convkit.spec.options import (
     CheckOptions,
     EngineMode,
     ExportOptions,
+    GateOptions,
+    MeasureMode,
     MeasureOptions,
     QuantizeOptions,
     SimplifyOptions,
@@ -37,6 +39,7 @@ OPTIONS: dict[str, str] = {
     "trust": "--trust",
     "engine": "--engine",
     "report_dir": "--report-dir",
+    "locked": "--locked",
     "export.model_def": "--model-def",
     "export.signature": "--signature",
     "export.opset": "--opset",
@@ -51,11 +54,14 @@ OPTIONS: dict[str, str] = {
     "check.max_error": "--max-error",
     "check.min_sqnr": "--min-sqnr",
     "measure.mode": "--measure",
+    "gates.max_latency": "--max-latency",
+    "gates.min_speedup": "--min-speedup",
+    "gates.max_size": "--max-size",
     "triton.release": "--triton",
 }
 """The command-line option that sets each key of a recipe; every other key is set by ``--set table.key=value``."""
 
-_PATHS = ("model", "output", "config", "report_dir", "export.samples", "quantize.data")
+_PATHS = ("model", "output", "config", "report_dir", "locked", "export.samples", "quantize.data")
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,11 +89,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Build an engine now, prepare it for `convkit build`, or whichever this machine can."""
     report_dir: str | None = None
     """Where the report is written besides the repository, also that of a failed run."""
+    locked: str | None = None
+    """A manifest.json: give exactly that result, or refuse and say what differs."""
     export: ExportOptions = ExportOptions()
     simplify: SimplifyOptions = SimplifyOptions()
     quantize: QuantizeOptions = QuantizeOptions()
     check: CheckOptions = CheckOptions()
     measure: MeasureOptions = MeasureOptions()
+    gates: GateOptions = GateOptions()
     triton: ServingOptions = ServingOptions()
     tensorrt: TensorRTOptions = TensorRTOptions()
     tensorrt_rtx: TensorRTOptions = msgspec.field(default=TensorRTOptions(), name="tensorrt-rtx")
@@ -138,7 +147,19 @@ def _checks(request: Request) -> dict[str, Callable[[], object]]:
         "triton.release": lambda: request.triton.release is None or release(request.triton.release),
         "tensorrt.workspace": lambda: request.tensorrt.workspace_bytes,
         "tensorrt-rtx.workspace": lambda: request.tensorrt_rtx.workspace_bytes,
+        "gates.max_size": lambda: request.gates.max_size_bytes,
+        "gates.max_latency": lambda: _refuse_unmeasured(request, request.gates.max_latency),
+        "gates.min_speedup": lambda: _refuse_unmeasured(request, request.gates.min_speedup),
     }
+
+
+def _refuse_unmeasured(request: Request, asked: float | None) -> None:
+    if asked is not None and request.measure.mode is MeasureMode.NONE:
+        raise UsageError(
+            f"a gate of {asked:g}, and with --measure none nothing is measured that it could be held against",
+            hint="leave --measure out, or ask for --measure full; without measuring, only size and numbers can be gated",
+            code="gates.not-measured",
+        )
 
 
 _AS_DL_INFERENCE: Table = {"to": "tensorrt", "version": 1, "replace": True, "triton": {"version_policy": "all"}}

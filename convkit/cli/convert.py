@@ -50,6 +50,13 @@ def command(
     ] = False,
     max_error: Annotated[float | None, typer.Option(help="Largest absolute difference allowed.")] = None,
     min_sqnr: Annotated[float | None, typer.Option(help="Least signal-to-noise ratio allowed, dB.")] = None,
+    max_latency: Annotated[float | None, typer.Option(metavar="MS", help="Gate: longest median latency.")] = None,
+    min_speedup: Annotated[
+        float | None, typer.Option(metavar="X", help="Gate: times as fast as the source framework.")
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="Gate: largest size; 10MB and 10MiB are understood.")
+    ] = None,
     engine: Annotated[
         EngineMode | None, typer.Option(help="Build the engine now, or leave it to convkit build.")
     ] = None,
@@ -63,6 +70,7 @@ def command(
         list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Any other key of a recipe.")
     ] = None,
     report_dir: Annotated[str | None, typer.Option(help="Write the report here too, also a failed run's.")] = None,
+    locked: Annotated[str | None, typer.Option(help="A manifest.json: give that very result, or refuse.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Run nothing; say what would run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Warnings and errors only.")] = False,
@@ -82,6 +90,7 @@ def command(
         "trust": trust,
         "engine": engine and engine.value,
         "report_dir": report_dir,
+        "locked": locked,
         "export.model_def": model_def,
         "export.signature": signature,
         "export.opset": opset,
@@ -96,6 +105,9 @@ def command(
         "check.max_error": max_error,
         "check.min_sqnr": min_sqnr,
         "measure.mode": measure and measure.value,
+        "gates.max_latency": max_latency,
+        "gates.min_speedup": min_speedup,
+        "gates.max_size": max_size,
         "triton.release": triton,
     }
     assert given.keys() == OPTIONS.keys()

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from convkit.errors import CheckError, InputError
 from convkit.pipeline.artifact import digest_bytes, digest_file
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -64,6 +65,89 @@ def results(manifest: bytes) -> dict[str, str]:
         return {str(entry["name"]): "sha256:" + str(entry["digest"]["sha256"]) for entry in described}
     except (msgspec.DecodeError, KeyError, TypeError):
         return {}
+
+
+class Lock:
+    """A manifest that says what a conversion has to give (`--locked`).
+
+    Raises:
+        InputError: the file is missing, or no manifest of convkit's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._data = path.read_bytes()
+            statement = msgspec.json.decode(self._data)
+            build = statement["predicate"]["buildDefinition"]
+            self._options: dict[str, Any] = build["externalParameters"]
+            self._sources = {str(e["name"]): str(e["digest"]["sha256"]) for e in build["resolvedDependencies"]}
+            self._versions: dict[str, str] = statement["predicate"]["runDetails"]["builder"]["version"]
+        except (OSError, msgspec.DecodeError, KeyError, TypeError) as error:
+            raise InputError(
+                f"--locked {path} is no manifest that convkit wrote: {error}",
+                hint="name the manifest.json of a published version",
+                code="lock.unreadable",
+            ) from error
+
+    def hold_inputs(
+        self, *, options: Mapping[str, Any], sources: Mapping[str, str], versions: Mapping[str, str]
+    ) -> None:
+        """Refuse other inputs, options or versions, before anything runs.
+
+        Raises:
+            CheckError: says each difference.
+        """
+        plain = {name: digest.removeprefix("sha256:") for name, digest in sources.items()}
+        self._refuse(
+            [
+                *_differing("source", self._sources, plain),
+                *_differing("option", _flat(self._options), _flat(msgspec.to_builtins(dict(options)))),
+                *_differing("version of", self._versions, dict(versions)),
+            ],
+            hint="give the very files, options and versions that the manifest names, or convert without --locked",
+        )
+
+    def hold_results(self, manifest: bytes) -> None:
+        """Refuse another result, before anything is published.
+
+        Raises:
+            CheckError: says each difference.
+        """
+        self._refuse(
+            _differing("result", results(self._data), results(manifest)),
+            hint="the same inputs gave other bytes: that is a bug worth reporting; nothing was published",
+        )
+
+    def _refuse(self, differences: list[str], *, hint: str) -> None:
+        if differences:
+            raise CheckError(
+                f"this is not what {self.path} locks: " + "; ".join(differences), hint=hint, code="lock.differs"
+            )
+
+
+def _flat(table: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested tables as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        dotted = f"{prefix}.{name}" if prefix else str(name)
+        flat.update(_flat(value, dotted) if isinstance(value, dict) else {dotted: value})
+    return flat
+
+
+def _differing(what: str, locked: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{what} {name} is {_short(found.get(name))}, locked is {_short(locked.get(name))}"
+        for name in sorted({*locked, *found})
+        if locked.get(name) != found.get(name)
+    ]
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "absent"
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= 40 else text[:19] + "…"
 
 
 def _described(name: str, digest: str) -> dict[str, Any]:
