@@ -13,8 +13,10 @@ from typing import Any
 
 import msgspec
 
+from convkit import __version__
 from convkit.errors import CheckError, InputError
 from convkit.pipeline.artifact import digest_bytes, digest_file
+from convkit.pipeline.identity import library_versions
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PROVENANCE = "https://slsa.dev/provenance/v1"
@@ -90,20 +92,20 @@ class Lock:
                 code="lock.unreadable",
             ) from error
 
-    def hold_inputs(
-        self, *, options: Mapping[str, Any], sources: Mapping[str, str], versions: Mapping[str, str]
-    ) -> None:
-        """Refuse other inputs, options or versions, before anything runs.
+    def hold_inputs(self, *, options: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+        """Refuse other inputs, options or installed versions, before anything runs.
 
         Raises:
             CheckError: says each difference.
         """
+        libraries = tuple(name for name in self._versions if name not in ("convkit", "python"))
+        versions = {"convkit": __version__, **library_versions(libraries)}
         plain = {name: digest.removeprefix("sha256:") for name, digest in sources.items()}
         self._refuse(
             [
                 *_differing("source", self._sources, plain),
-                *_differing("option", _flat(self._options), _flat(msgspec.to_builtins(dict(options)))),
-                *_differing("version of", self._versions, dict(versions)),
+                *_differing("option", _flat(self._options), _flat(msgspec.json.decode(msgspec.json.encode(options)))),
+                *_differing("version of", self._versions, versions),
             ],
             hint="give the very files, options and versions that the manifest names, or convert without --locked",
         )
