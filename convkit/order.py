@@ -14,7 +14,7 @@ from convkit.serving.releases import OLDEST, TritonRelease, release
 from convkit.sources.find import Found, find_model
 from convkit.sources.open import Source, open_source, require_extra
 from convkit.spec.metadata import Metadata, read_metadata
-from convkit.spec.options import Precision
+from convkit.spec.options import Precision, SpeedupOver
 from convkit.targets.target import Target, open_target, refuse_impossible
 
 
@@ -91,6 +91,7 @@ def prepare(request: Request) -> Order:
     """
     target = open_target(request.to)
     refuse_impossible(target, request.quantize.precision)
+    _refuse_unjudgeable(target, request)
     server = release(request.triton.release) if request.triton.release else OLDEST
     _refuse_opset(request, server)
     found = find_model(Path(request.model), config=Path(request.config) if request.config else None, name=request.name)
@@ -116,6 +117,40 @@ def prepare(request: Request) -> Order:
         samples=samples,
         calibration=calibration,
     )
+
+
+def _refuse_unjudgeable(target: Target, request: Request) -> None:
+    """Refuse a gate that nothing could ever be held against.
+
+    Raises:
+        UsageError: names the gate and what to ask for instead.
+    """
+    gates = request.gates
+    if gates.min_speedup is not None and target.emulated:
+        raise UsageError(
+            f"--min-speedup with --to {target.name}: the engine never runs beside the source framework, so there is no "
+            "speed-up to measure",
+            hint="ask for --max-latency, which is measured where the engine runs"
+            if target.backend
+            else "leave the gate out, and measure where the engine runs",
+            code="gates.impossible",
+        )
+    if gates.max_latency is not None and target.emulated and target.backend is None:
+        raise UsageError(
+            f"--max-latency with --to {target.name}: convkit does not run these engines",
+            hint="leave the gate out, and measure where the engine runs",
+            code="gates.impossible",
+        )
+    if (
+        gates.min_speedup is not None
+        and gates.speedup_over is SpeedupOver.BASELINE
+        and request.quantize.precision is Precision.NONE
+    ):
+        raise UsageError(
+            "[gates] speedup_over = 'baseline' compares with the FP32 graph, and without --quantize that is the result",
+            hint="leave speedup_over out to compare with the source framework, or add --quantize",
+            code="gates.impossible",
+        )
 
 
 def _refuse_opset(request: Request, server: TritonRelease) -> None:

@@ -157,7 +157,7 @@ def _refuse_unmeasured(request: Request, asked: float | None) -> None:
     if asked is not None and request.measure.mode is MeasureMode.NONE:
         raise UsageError(
             f"a gate of {asked:g}, and with --measure none nothing is measured that it could be held against",
-            hint="leave --measure out, or ask for --measure full; without measuring, only size and numbers can be gated",
+            hint="leave --measure out; without measuring, only size and numbers can be gated",
             code="gates.not-measured",
         )
 

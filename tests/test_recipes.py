@@ -156,6 +156,11 @@ min_sqnr = 20
 [measure]
 mode = "full"
 
+[gates]
+max_latency = 5
+min_speedup = 1.5
+max_size = "10MB"
+
 [triton]
 release = "26.04"
 """

@@ -21,10 +21,17 @@ PLANS = {MeasureMode.QUICK: Plan(rounds=8, seconds=0.12), MeasureMode.FULL: Plan
 
 
 def measure_latency(
-    run: Runner, contenders: Mapping[str, Contender[Timing]], mode: MeasureMode
+    run: Runner, contenders: Mapping[str, Contender[Timing]], mode: MeasureMode, *, fresh: bool = False
 ) -> dict[str, list[Timing]]:
-    """Time every contender in alternation; each one's rounds under its label. Nothing in mode `none`."""
+    """Time every contender in alternation; each one's rounds under its label. Nothing in mode `none`.
+
+    Args:
+        run: runs and remembers the measurement.
+        contenders: what to time, by label.
+        mode: how long.
+        fresh: measure even where a measurement is remembered.
+    """
     if mode is MeasureMode.NONE or not contenders:
         return {}
-    results = run.alternate(list(contenders.values()), rounds=PLANS[mode].rounds, title="Measure latency")
+    results = run.alternate(list(contenders.values()), rounds=PLANS[mode].rounds, title="Measure latency", fresh=fresh)
     return dict(zip(contenders, results, strict=True))

@@ -112,8 +112,12 @@ class Runner:
             account.seconds, account.peak_bytes = entry.seconds, entry.peak_bytes
         return step.decode_result(entry.result)
 
-    def alternate(self, contenders: Sequence[Contender[R]], *, rounds: int, title: str) -> list[list[R]]:
+    def alternate(
+        self, contenders: Sequence[Contender[R]], *, rounds: int, title: str, fresh: bool = False
+    ) -> list[list[R]]:
         """Run every contender `rounds` times, in turn and in changing order, after one round that does not count.
+
+        `fresh` runs them even where the result is remembered, and remembers the new one in its place.
 
         Returns, for each contender, its results in order. The whole is one observation.
         """
@@ -121,7 +125,7 @@ class Runner:
         keys = [_key(contender.step, contender.arguments) for contender in contenders]
         key = digest_bytes(msgspec.json.encode(["alternate", keys, rounds])).removeprefix("sha256:")
         with self.account(stage, title) as account:
-            entry = self.cache.load(key)
+            entry = None if fresh else self.cache.load(key)
             if entry is None:
                 entry = self.cache.store(key, self._alternate(contenders, rounds))
             else:

@@ -18,6 +18,7 @@ from convkit.graph.census import Census
 from convkit.graph.model import Model
 from convkit.graph.simplify import Simplified
 from convkit.measure.compare import Verification
+from convkit.measure.gates import Found, Gate, Verdict, judge
 from convkit.measure.latency import PLANS
 from convkit.pipeline.cache import write_atomically
 from convkit.pipeline.identity import cores, cpu_name, library_version
@@ -26,9 +27,10 @@ from convkit.pipeline.stopwatch import Timing
 from convkit.quantize.onnxruntime import Quantized
 from convkit.report import document, statistics
 from convkit.report.document import Calibration, Caution, Check, Engine, Failure, Report, Role, Status, Subject
+from convkit.report.gates import latency_interval, speedup_interval
 from convkit.report.verdict import worsened
 from convkit.sources.exported import Exported
-from convkit.spec.options import MeasureMode, Precision
+from convkit.spec.options import CheckOptions, GateOptions, MeasureMode, Precision, SpeedupOver
 from convkit.targets.target import Compiled
 
 LIBRARIES = (
@@ -71,6 +73,10 @@ class Dossier:
         self.calibration_source = "random"
         self.emulated = False
         self.candidate: str | None = None
+        self.gate_options = GateOptions()
+        self.check_options = CheckOptions()
+        self.complete = False
+        """Whether everything has been measured that the gates are to be held against."""
 
     @property
     def baseline_label(self) -> str:
@@ -115,6 +121,7 @@ class Dossier:
             candidate=self.candidate,
             stages=staged(run),
             verification=None if last is None else document.Verification(passed=last.passed, outputs=last.outputs),
+            gates=self.gates(),
             warnings=tuple(Caution(code=warning.code, message=warning.message) for warning in run.warnings),
             error=None
             if error is None
@@ -154,6 +161,36 @@ class Dossier:
             rerun=shlex.join(self.command),
         )
         return msgspec.structs.replace(report, worse=worsened(report))
+
+    def found(self) -> Found:
+        """Return what is known of the final model that gates are held against."""
+        final = next((subject for subject in self._subjects() if subject.role is Role.FINAL), None)
+        over = {SpeedupOver.BASELINE: self.baseline_label, SpeedupOver.SOURCE: self._framework}[
+            self.gate_options.speedup_over
+        ]
+        speedup = next((comparison for comparison in self._comparisons() if comparison.before == over), None)
+        checks = [check for subject, check in self.checks if subject.startswith(self.final_label)]
+        return Found(
+            size_bytes=final.file_bytes if final and not self._deferred else None,
+            latency_ms=latency_interval(final.latency) if final and final.latency else None,
+            speedup=speedup_interval(speedup) if speedup else None,
+            outputs=checks[-1].outputs if checks else None,
+        )
+
+    def gates(self) -> tuple[Gate, ...]:
+        """Judge the gates that were asked for; before everything is measured, those whose figures are known."""
+        if self.gate_options == GateOptions() and self.check_options == CheckOptions():
+            return ()
+        unknown = Verdict.DEFERRED if self._deferred else Verdict.INCONCLUSIVE if self.complete else None
+        return judge(self.gate_options, self.check_options, self.found(), unknown=unknown)
+
+    @property
+    def _deferred(self) -> bool:
+        return self.compiled is not None and self.compiled.engine == "deferred"
+
+    @property
+    def _framework(self) -> str:
+        return self.exported.framework if self.exported else ""
 
     def _subjects(self) -> tuple[Subject, ...]:
         subjects = []
@@ -231,8 +268,7 @@ class Dossier:
         )
 
     def _checks(self) -> tuple[Check, ...]:
-        framework = self.exported.framework if self.exported else ""
-        return tuple(checked(subject, framework, verification) for subject, verification in self.checks)
+        return tuple(checked(subject, self._framework, verification) for subject, verification in self.checks)
 
     def _measured_how(self) -> tuple[str, ...]:
         how = []

@@ -14,6 +14,7 @@ import msgspec
 
 from convkit.errors import InputError
 from convkit.measure.compare import OutputDifference
+from convkit.measure.gates import Gate
 
 
 class Status(Enum):
@@ -33,16 +34,6 @@ class Engine(Enum):
     BUILT = "built"
     DEFERRED = "deferred"
     """`convkit build` makes it where the hardware is."""
-
-
-class Verdict(Enum):
-    """What a gate says."""
-
-    PASSED = "passed"
-    FAILED = "failed"
-    INCONCLUSIVE = "inconclusive"
-    DEFERRED = "deferred"
-    """`convkit build` judges it before it publishes."""
 
 
 class Role(Enum):
@@ -73,17 +64,6 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 
     passed: bool
     outputs: tuple[OutputDifference, ...]
-
-
-class Gate(msgspec.Struct, frozen=True, kw_only=True):
-    """A demand on the result that decides whether it is published."""
-
-    name: str
-    """The option that asked for it, without its dashes."""
-    asked: float
-    found: float | None
-    """None where it could not be measured here."""
-    verdict: Verdict
 
 
 class Caution(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,8 +7,9 @@ from typing import Literal
 
 import msgspec
 
-from convkit.report import units
-from convkit.report.document import Check, Report, Simplification, Status, Subject, Verdict
+from convkit.measure.gates import Verdict
+from convkit.report import gates, units
+from convkit.report.document import Check, Report, Simplification, Status, Subject
 from convkit.report.verdict import finding, improved
 
 Tone = Literal["bad", "good", ""]
@@ -63,7 +64,7 @@ def sheet(report: Report) -> Sheet:
 
 def tone(text: str) -> Tone:
     """Tell whether a cell or line is bad or good news: by its words, which the renderers only colour."""
-    if "SLOWER" in text or "FAILED" in text or text == Verdict.FAILED.value:
+    if "SLOWER" in text or "FAILED" in text or text in (Verdict.FAILED.value, Verdict.INCONCLUSIVE.value):
         return "bad"
     return "good" if text in ("passed", "faster") else ""
 
@@ -222,15 +223,7 @@ def _speed(report: Report) -> Iterator[Section]:
 
 def _gates(report: Report) -> Iterator[Section]:
     if report.gates:
-        rows = tuple(
-            (
-                gate.name,
-                f"{gate.asked:g}",
-                units.NOTHING if gate.found is None else f"{gate.found:.4g}",
-                gate.verdict.value,
-            )
-            for gate in report.gates
-        )
+        rows = tuple((gate.name, gates.asked(gate), gates.found(gate), gate.verdict.value) for gate in report.gates)
         table = Table(columns=("gate", "asked", "found", "verdict"), rows=rows, align="lrrl")
         yield Section(key="gates", title="Gates", table=table)
 

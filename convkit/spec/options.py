@@ -7,6 +7,9 @@ from typing import Annotated
 
 import msgspec
 
+from convkit.errors import UsageError
+from convkit.spec.size import parse_size
+
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -107,3 +110,43 @@ class MeasureOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """`[measure]`: latency and throughput, before and after."""
 
     mode: MeasureMode = MeasureMode.QUICK
+
+
+class SpeedupOver(Enum):
+    """What `--min-speedup` compares the final model with."""
+
+    SOURCE = "source"
+    """The source framework."""
+    BASELINE = "baseline"
+    """The simplified FP32 graph in ONNX Runtime."""
+
+
+class GateOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[gates]`: demands on the result; where one is missed, or cannot be judged for sure, nothing is published."""
+
+    max_latency: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Longest median latency of one call of the final model, in ms."""
+    min_speedup: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """How many times as fast the final model must be at least, both measured in alternation."""
+    speedup_over: SpeedupOver = SpeedupOver.SOURCE
+    """What `min_speedup` compares it with."""
+    max_size: str | int | None = None
+    """Largest size of what the runtime loads: bytes, or a text such as ``10MB`` (10^6 bytes) or ``10MiB`` (2^20)."""
+
+    @property
+    def max_size_bytes(self) -> int | None:
+        """Return the largest size in bytes.
+
+        Raises:
+            UsageError: the text is no size.
+        """
+        if self.max_size is None:
+            return None
+        size = parse_size(self.max_size)
+        if size is None:
+            raise UsageError(
+                f"'{self.max_size}' is no size",
+                hint="write a number of bytes, or a text such as '10MB' or '10MiB'",
+                code="gates.size",
+            )
+        return size

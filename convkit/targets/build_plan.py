@@ -10,7 +10,7 @@ import msgspec
 from convkit.errors import InputError
 from convkit.pipeline.artifact import digest_file
 from convkit.pipeline.cache import write_atomically
-from convkit.spec.options import CheckOptions, Precision
+from convkit.spec.options import CheckOptions, GateOptions, Precision
 from convkit.spec.tensor import Interface
 from convkit.targets.trt_api import Flavour
 from convkit.targets.trt_options import TensorRTOptions
@@ -55,6 +55,8 @@ class BuildPlan(msgspec.Struct, frozen=True, kw_only=True):
     """The source framework's outputs for them, in the same order."""
     check: CheckOptions = CheckOptions()
     """The tolerance asked for."""
+    gates: GateOptions = GateOptions()
+    """What the engine must keep to be published."""
     versions: VersionRange = VersionRange()
 
 

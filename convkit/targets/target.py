@@ -13,7 +13,7 @@ from convkit.errors import UsageError
 from convkit.graph.model import Model, Tensors
 from convkit.graph.quant_profile import QuantProfile
 from convkit.pipeline.runner import Runner
-from convkit.spec.options import CheckOptions, EngineMode, Precision
+from convkit.spec.options import CheckOptions, EngineMode, GateOptions, Precision
 from convkit.spec.wording import did_you_mean
 
 TARGETS: dict[str, str] = {
@@ -40,6 +40,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """The target's table of the recipe; None where it has none."""
     check: CheckOptions
     """The tolerance that an engine built elsewhere is held to."""
+    gates: GateOptions = GateOptions()
+    """The gates that an engine built elsewhere is held to."""
     samples: Tensors
     references: Tensors
     """Inputs, and the source framework's outputs for them."""

@@ -167,6 +167,7 @@ def _sources(
         samples=_digests(samples),
         references=_digests(references),
         check=job.check,
+        gates=job.gates,
     )
     return {**models, **samples, **references, FILE_NAME: encode_build_plan(plan)}
 

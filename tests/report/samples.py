@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from convkit.measure.gates import Gate, Verdict
 from convkit.report.document import (
     Calibration,
     Caution,
@@ -14,7 +15,6 @@ from convkit.report.document import (
     Comparison,
     Engine,
     Failure,
-    Gate,
     Latency,
     Machine,
     OutputDifference,
@@ -25,7 +25,6 @@ from convkit.report.document import (
     Stage,
     Status,
     Subject,
-    Verdict,
     Verification,
 )
 from convkit.report.verdict import worsened
