@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
-from convkit.errors import UsageError
+from convkit.errors import InputError, UsageError
 from convkit.serving.releases import release
 from convkit.serving.triton import ServingOptions
 from convkit.sources.find import Framework
 from convkit.sources.trust import TRUST_ALL
+from convkit.spec.inheritance import read_chain
 from convkit.spec.options import (
     CheckOptions,
     EngineMode,
@@ -24,7 +26,7 @@ from convkit.spec.options import (
     QuantizeOptions,
     SimplifyOptions,
 )
-from convkit.spec.recipe import Recipe, Table, decode, explaining, merge, read_recipe
+from convkit.spec.recipe import Layer, Recipe, Table, decode, explaining, merge
 from convkit.targets.target import open_target
 from convkit.targets.trt_options import TensorRTOptions
 
@@ -61,7 +63,12 @@ OPTIONS: dict[str, str] = {
 }
 """The command-line option that sets each key of a recipe; every other key is set by ``--set table.key=value``."""
 
-_PATHS = ("model", "output", "config", "report_dir", "locked", "export.samples", "quantize.data")
+PATHS = ("model", "output", "config", "report_dir", "locked", "export.model_def", "export.samples", "quantize.data")
+"""The keys that hold paths: in a recipe they are seen from where it lies."""
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_CODE = re.compile(r"(?!.*\.py:)[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*")
+"""``module:function``, which some of these keys may hold instead."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,26 +123,38 @@ def make_request(
         InputError: the recipe cannot be read, or holds a mistake; the message names line and key.
         UsageError: an option or variable is malformed, or no model was named.
     """
-    layers: dict[str, Table] = {}
-    read = read_recipe(recipe) if recipe is not None else None
-    if read is not None:
-        layers[str(read.path)] = _relative_to(read)
+    recipes = read_chain(recipe, environment=environment) if recipe is not None else ()
+    if recipes and isinstance(recipes[-1].table.get("model"), list):
+        raise InputError(
+            f"--recipe {recipe} holds several [[model]]s",
+            hint=f"convkit convert {recipe}",
+            code="recipe.several-models",
+        )
+    return request_from(layers_of(recipes), arguments, environment=environment)
+
+
+def layers_of(recipes: Iterable[Recipe]) -> list[Layer]:
+    """Return what recipes say, paths made relative to where each lies."""
+    return [Layer(table=relative_to(recipe.path.parent, recipe.table), recipe=recipe) for recipe in recipes]
+
+
+def request_from(layers: Sequence[Layer], arguments: Table, *, environment: Mapping[str, str]) -> Request:
+    """Lay command line over environment over what recipes say, and decode the whole; see `make_request`."""
     from_environment = _from_environment(environment)
-    if "model" in arguments or (read is not None and "model" in read.table):
+    if "model" in arguments or any("model" in layer.table for layer in layers):
         from_environment = {key: value for key, value in from_environment.items() if key in ("to", "trust")}
+    layers = [*layers, Layer(table=from_environment), Layer(table=arguments)]
     if "model" in from_environment:
-        layers = {"dl_inference": _AS_DL_INFERENCE, **layers}
-    layers["environment"] = from_environment
-    layers["command line"] = arguments
-    if "model" not in merge(*layers.values()):
+        layers = [Layer(table=_AS_DL_INFERENCE), *layers]
+    if not any("model" in layer.table for layer in layers):
         raise UsageError(
             "no model was named",
             hint="convkit convert MODEL, or model = '...' in the recipe, or SOURCE_MODEL_PATH in the environment",
             code="usage.no-model",
         )
-    request = decode(Request, layers, recipe=read, option_for=OPTIONS.get)
+    request = decode(Request, layers, option_for=OPTIONS.get)
     for key, check in _checks(request).items():
-        with explaining(key, layers, recipe=read, option_for=OPTIONS.get):
+        with explaining(key, layers, option_for=OPTIONS.get):
             check()
     return request
 
@@ -182,17 +201,23 @@ def _from_environment(environment: Mapping[str, str]) -> Table:
     return table
 
 
-def _relative_to(recipe: Recipe) -> Table:
-    """Return a recipe's table with its paths made relative to where the recipe lies."""
-    table = merge(recipe.table)
-    for dotted in _PATHS:
-        *tables, key = dotted.split(".")
-        inner: Any = table
-        for part in tables:
-            inner = inner.get(part) if isinstance(inner, dict) else None
-        if isinstance(inner, dict) and isinstance(inner.get(key), str):
-            inner[key] = str(recipe.path.parent / inner[key])
-    return table
+def relative_to(folder: Path, table: Table) -> Table:
+    """Return a recipe's table with its paths, seen from `folder`, seen from here."""
+    moved = merge(table)
+    for dotted in PATHS:
+        name, _, key = dotted.rpartition(".")
+        inner = moved.get(name) if name else moved
+        value = inner.get(key) if isinstance(inner, dict) else None
+        if isinstance(value, str) and is_path(dotted, value):
+            change = {key: str(folder / value)}
+            moved = merge(moved, {name: change} if name else change)
+    return moved
+
+
+def is_path(dotted: str, value: str) -> bool:
+    """Tell whether a key of `PATHS` holds a path, and neither a URL nor ``module:function``."""
+    takes_code = dotted in ("export.model_def", "quantize.data")
+    return not _URL.match(value) and not (takes_code and _CODE.fullmatch(value))
 
 
 def target_options(request: Request, target: str) -> TensorRTOptions | None:

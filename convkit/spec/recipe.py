@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,17 +41,30 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     path: Path
     text: str
     table: Table
+    name: str
+    """What messages call it: the file's name, for one that is extended its path from there."""
 
 
-def read_recipe(path: Path) -> Recipe:
-    """Read a recipe.
+class Layer(msgspec.Struct, frozen=True, kw_only=True):
+    """A table of keys that wins over those before it."""
+
+    table: Table
+    recipe: Recipe | None = None
+    """The recipe that says so; None for what stands in none."""
+    at: KeyPath = ()
+    """Where in the recipe the table stands; () for the whole of it."""
+
+
+def read_recipe(path: Path, *, name: str | None = None) -> Recipe:
+    """Read one recipe as it stands; `convkit.spec.inheritance` follows what it extends.
 
     Raises:
         InputError: the file is missing, not UTF-8, or no TOML; the message names the line.
     """
+    name = name or path.name
     try:
         text = path.read_text(encoding="utf-8")
-        return Recipe(path=path, text=text, table=tomllib.loads(text))
+        return Recipe(path=path, text=text, table=tomllib.loads(text), name=name)
     except FileNotFoundError as error:
         raise InputError(f"--recipe {path} does not exist", hint="check the path", code="recipe.missing") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -63,7 +76,7 @@ def read_recipe(path: Path) -> Recipe:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         at = _SYNTAX_PLACE.match(str(error))
         raise InputError(
-            f"{path.name}, line {at['line']}, column {at['column']}: {at['what']}" if at else f"{path.name}: {error}",
+            f"{name}, line {at['line']}, column {at['column']}: {at['what']}" if at else f"{name}: {error}",
             hint='a recipe is TOML: key = "value" under [table] headings',
             code="recipe.syntax",
         ) from error
@@ -79,22 +92,19 @@ def merge(*tables: Table) -> Table:
     return merged
 
 
-def decode(
-    kind: type[T], layers: Mapping[str, Table], *, recipe: Recipe | None, option_for: Callable[[str], str | None]
-) -> T:
-    """Decode what recipe, environment and command line say together.
+def decode(kind: type[T], layers: Sequence[Layer], *, option_for: Callable[[str], str | None]) -> T:
+    """Decode what recipes, environment and command line say together.
 
     Args:
         kind: the structure to make.
-        layers: tables by where they come from, the weakest first.
-        recipe: the recipe among them, for line numbers.
+        layers: the weakest first.
         option_for: gives the command-line option that sets a dotted key, if there is one.
 
     Raises:
-        InputError: the mistake stands in the recipe.
+        InputError: the mistake stands in a recipe.
         UsageError: it stands anywhere else.
     """
-    merged = merge(*layers.values())
+    merged = merge(*(layer.table for layer in layers))
     try:
         return msgspec.convert(merged, type=kind, strict=True)
     except msgspec.ValidationError as error:
@@ -109,54 +119,55 @@ def decode(
             what, hint = f"there is no key '{path[-1]}'", _nearest_key(kind, path)
         else:
             what, hint = _in_plain_words(what, kind, path, _value_at(merged, path))
-        in_recipe = _comes_from_recipe(layers, recipe, path)
-        raise _complaint(path, what, hint, recipe if in_recipe else None, option_for) from error
+        raise _complaint(path, what, hint, _origin(layers, path), option_for) from error
 
 
 @contextlib.contextmanager
-def explaining(
-    dotted: str, layers: Mapping[str, Table], *, recipe: Recipe | None, option_for: Callable[[str], str | None]
-) -> Iterator[None]:
+def explaining(dotted: str, layers: Sequence[Layer], *, option_for: Callable[[str], str | None]) -> Iterator[None]:
     """Let a refusal of one key's value say where that value stands; for what types alone cannot tell.
 
     Args:
         dotted: the key; the others are those of `decode`.
 
     Raises:
-        InputError: for a UsageError raised inside, when the value stands in the recipe.
+        InputError: for a UsageError raised inside, when the value stands in a recipe.
         UsageError: when it stands anywhere else.
     """
     path: KeyPath = tuple(dotted.split("."))
     try:
         yield
     except UsageError as error:
-        in_recipe = _comes_from_recipe(layers, recipe, path)
-        raise _complaint(
-            path, error.message, error.hint, recipe if in_recipe else None, option_for, code=error.code
-        ) from error
+        origin = _origin(layers, path)
+        raise _complaint(path, error.message, error.hint, origin, option_for, code=error.code) from error
 
 
-def _comes_from_recipe(layers: Mapping[str, Table], recipe: Recipe | None, path: KeyPath) -> bool:
-    origin = next((name for name, table in reversed(list(layers.items())) if _holds(table, path)), None)
-    return recipe is not None and origin == str(recipe.path)
+def _origin(layers: Sequence[Layer], path: KeyPath) -> Layer | None:
+    """Return the layer whose value at a path wins."""
+    return next((layer for layer in reversed(layers) if _holds(layer.table, path)), None)
 
 
 def _complaint(
     path: KeyPath,
     what: str,
     hint: str,
-    recipe: Recipe | None,
+    origin: Layer | None,
     option_for: Callable[[str], str | None],
     *,
     code: str | None = None,
 ) -> InputError | UsageError:
-    """Name the place of a mistake: the recipe's line where the recipe made it, else the option."""
-    if recipe is None:
+    """Name the place of a mistake: the recipe's line where a recipe made it, else the option."""
+    if origin is None or origin.recipe is None:
         option = option_for(".".join(map(str, path))) or key_path(path)
         return UsageError(f"{option}: {what}", hint=hint, code=code or "usage.value")
-    line = toml_line(recipe.text, path)
-    place = f"{recipe.path.name}, line {line}" if line else recipe.path.name
-    return InputError(f"{place}: {key_path(path)}: {what}", hint=hint, code=code or "recipe.value")
+    place = place_of(origin.recipe, path, at=origin.at)
+    return InputError(f"{place}: {what}", hint=hint, code=code or "recipe.value")
+
+
+def place_of(recipe: Recipe, path: KeyPath, *, at: KeyPath = ()) -> str:
+    """Return how messages name a key: file, line, and the key itself, seen from the table that stands at `at`."""
+    line = toml_line(recipe.text, (*at, *path))
+    where = f"{recipe.name}, line {line}" if line else recipe.name
+    return f"{where}: {key_path(path)}" if path else where
 
 
 def _nearest_key(kind: type[Any], path: KeyPath) -> str:
