@@ -103,6 +103,7 @@ def refuse_difference(verification: Verification, subject: str, framework: str, 
         f"asked for: {verification.tolerance}",
         hint=hint,
         code="check.outputs-differ",
+        stage="check",
     )
 
 

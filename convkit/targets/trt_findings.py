@@ -170,8 +170,8 @@ def _tensor_finding(side: str, spec: TensorSpec, tensor: ITensor | None) -> Find
     return Finding(node=spec.name, operator=side, reason=reason, fix=fix)
 
 
-def refuse(findings: tuple[Finding, ...], flavour: Flavour) -> None:
-    """Pass when there are no findings.
+def refuse(findings: tuple[Finding, ...], flavour: Flavour, *, stage: str | None = None) -> None:
+    """Pass when there are no findings. `stage` is named where no step is running that names its own.
 
     Raises:
         StepError: lists the findings and the first one's fix.
@@ -185,4 +185,5 @@ def refuse(findings: tuple[Finding, ...], flavour: Flavour) -> None:
         f"{flavour.product} does not take this model:\n" + "\n".join(shown),
         hint=findings[0].fix,
         code="tensorrt.unsupported",
+        stage=stage,
     )

@@ -34,7 +34,8 @@ class Parsed(msgspec.Struct, frozen=True, kw_only=True):
             StepError: lists what does (code ``tensorrt.unsupported``).
         """
         doubtful = self.doubtful_for(target)
-        refuse(tuple(finding for finding in self.findings if finding not in doubtful), target)
+        certain = tuple(finding for finding in self.findings if finding not in doubtful)
+        refuse(certain, target, stage="compile")
 
 
 @step(version=1, stage="check", title="Parse with TensorRT-RTX", needs="tensorrt-rtx")
