@@ -23,7 +23,7 @@ help:
 	@echo 'make lint    ruff and mypy alone'
 	@echo 'make format  let ruff mend what it can'
 	@echo 'make bench   cold start, and convert against the bare libraries (minutes)'
-	@echo 'make docs    write docs/errors.md anew from the source'
+	@echo 'make docs    write docs/errors.md and docs/recipe_keys.md anew from the source'
 	@echo 'make pin     write constraints.txt anew from $(VENV)'
 	@echo 'make clean   remove environments, caches and what the demo made'
 
@@ -54,6 +54,7 @@ bench: $(DEMO_READY)
 
 docs: $(FOR_TESTS)
 	$(BIN)/python docs/make_errors.py
+	$(BIN)/python docs/make_recipe_keys.py
 
 pin: $(FOR_TESTS)
 	@head -n 2 constraints.txt > constraints.new

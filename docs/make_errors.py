@@ -23,7 +23,10 @@ PAGE = ROOT / "docs" / "errors.md"
 CODE = re.compile(r"[a-z0-9]+(-[a-z0-9…]+)*\.[a-z0-9…]+(-[a-z0-9…]+)*")
 RAISED_AS = {"fail": "MetadataError", "_Slip": "MetadataError", "Finding": "InputError"}
 """Functions and structures that carry a code to where the error is raised, and the class that is raised there."""
-WARNING = ""
+WARNING = "warning"
+REMARK = "remark"
+TOLD_AS = {"warn": WARNING, "Warned": WARNING, "Remark": REMARK}
+"""Functions and structures that tell of something and raise nothing."""
 
 HEAD = """\
 # Codes
@@ -44,11 +47,12 @@ STATUSES = {
     "StepError": "4: a step failed",
     "CheckError": "5: a check failed",
     "MissingError": "6: something is missing here",
+    REMARK: "Remarks of `convkit check`",
     WARNING: "Warnings (the exit status stays as it is)",
 }
 
 Found = tuple[str, str, str]
-"""An error's class (or `WARNING`), its code, its message."""
+"""An error's class (or `WARNING`, or `REMARK`), its code, its message."""
 
 
 def found_in(tree: ast.Module) -> Iterator[Found]:
@@ -108,11 +112,11 @@ def _codes(value: ast.expr) -> list[str]:
 
 
 def _class_of(kind: str, code: str) -> str:
-    if kind in ("warn", "Warned"):
-        return WARNING
+    if kind in TOLD_AS:
+        return TOLD_AS[kind]
     name = RAISED_AS.get(kind, kind)
     if name not in STATUSES or not hasattr(errors, name):
-        raise ValueError(f"{code} is given to {kind}(): tell RAISED_AS what that raises")
+        raise ValueError(f"{code} is given to {kind}(): tell RAISED_AS or TOLD_AS what becomes of it")
     return name
 
 
