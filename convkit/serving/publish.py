@@ -1,18 +1,16 @@
 """Putting a version into a model repository: whole or not at all, while a server may be reading it.
 
-Everything is written into a staging folder on the repository's own file system, flushed to the disk, and renamed
-into place. A live model's folder is touched by one rename for the version, and one more where config.pbtxt changes.
+Everything is written into a staging folder on the repository's own file system, flushed to the disk, and put in place
+by one rename: that of the version, or, where files of the model's own folder change with it, that of the whole folder,
+in which what stays is linked. Where a file system cannot do that, the version goes first and config.pbtxt after it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
-import fcntl
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
@@ -21,6 +19,7 @@ import msgspec
 
 from convkit.errors import CheckError, InputError, MissingError, UsageError
 from convkit.pipeline.artifact import digest_file
+from convkit.serving.in_place import exchange, flush, flush_tree, link_tree, lock_folder, staging_folder, write_file
 from convkit.serving.manifest import results
 
 CONFIG = "config.pbtxt"
@@ -31,9 +30,8 @@ MODEL_FOLDER = "model"
 """Below a pending version: the files that go into the model's own folder with it."""
 RECORDS = "convkit"
 MANIFEST = "manifest.json"
-_STAGING = ".convkit-staging-"
-_RENAME_EXCHANGE = 2  # renameat2(2)
-_AT_FDCWD = -100
+_NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Outcome(Enum):
@@ -76,20 +74,39 @@ def locked(repository: Path) -> Iterator[None]:
     Raises:
         InputError: the path is a file, or cannot be written.
     """
-    try:
+    with _told(repository):
         repository.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(repository, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise InputError(
-            f"the repository {repository} cannot be used: {error.strerror}",
-            hint="name a folder that can be written with --output",
-            code="repository.unusable",
-        ) from error
+        descriptor = lock_folder(repository)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _told(repository: Path) -> Iterator[None]:
+    """Turn what the file system refuses into a letter to the user.
+
+    Raises:
+        InputError: the path is a file, or cannot be written.
+        MissingError: the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise MissingError(
+                f"no space left in {repository}; nothing was changed",
+                hint="free some space and run the same command again: finished steps are remembered",
+                code="repository.disk-full",
+            ) from error
+        if error.errno in _NO_ACCESS:
+            raise InputError(
+                f"the repository {repository} cannot be used: {error.strerror}: {error.filename}",
+                hint="name a folder that can be written with --output",
+                code="repository.unusable",
+            ) from error
+        raise
 
 
 def find_unchanged(repository: Path, publication: Publication, version: int | None) -> Published | None:
@@ -161,24 +178,16 @@ def publish(
         MissingError: the disk is full.
         CheckError: what was written does not read back as the manifest says.
     """
-    model = repository / publication.name
+    model = repository.resolve() / publication.name
     number = version if version is not None else next_version(repository, publication.name)
     folder = (model / PENDING if publication.pending else model) / str(number)
-    _refuse_replacement(model, folder, replace=replace, same_interface=same_interface)
-    with _staging(repository, publication.name) as staging:
-        try:
-            staged = staging / "version"
-            _write_tree(staged, publication)
-            _verify(staged, publication)
-            _put_in_place(model, folder, staged, staging, publication)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise MissingError(
-                    f"no space left for {publication.name} in {repository}; nothing was changed",
-                    hint="free some space and run the same command again: finished steps are remembered",
-                    code="repository.disk-full",
-                ) from error
-            raise
+    if not replace:
+        _refuse_replacement(model, folder, publication, same_interface=same_interface)
+    with _told(repository), staging_folder(repository, publication.name) as staging:
+        staged = staging / "version"
+        _write_tree(staged, publication)
+        _verify(staged, publication)
+        _put_in_place(model, folder, staged, staging, publication)
     return Published(outcome=Outcome.PUBLISHED, version=number, folder=folder)
 
 
@@ -189,10 +198,8 @@ def discard_pending(folder: Path) -> None:
         folder.parent.rmdir()
 
 
-def _refuse_replacement(model: Path, folder: Path, *, replace: bool, same_interface: bool) -> None:
-    if replace:
-        return
-    if folder.exists():
+def _refuse_replacement(model: Path, folder: Path, publication: Publication, *, same_interface: bool) -> None:
+    if folder.exists() and not _is_same(folder, publication):
         raise UsageError(
             f"version {folder.name} of {model.name} exists with other content",
             hint="let convkit take the next number (--version auto), or say --replace",
@@ -209,22 +216,8 @@ def _refuse_replacement(model: Path, folder: Path, *, replace: bool, same_interf
 def _write_tree(folder: Path, publication: Publication) -> None:
     manifest = MANIFEST if publication.pending else f"{RECORDS}/{MANIFEST}"
     for name, content in {**publication.files, manifest: publication.manifest}.items():
-        _write(folder / name, content)
-    for directory in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
-        _flush(directory)
-    _flush(folder)
-
-
-def _write(path: Path, content: Path | bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as target:
-        if isinstance(content, bytes):
-            target.write(content)
-        else:
-            with content.open("rb") as source:
-                shutil.copyfileobj(source, target, 1 << 20)
-        target.flush()
-        os.fsync(target.fileno())
+        write_file(folder / name, content)
+    flush_tree(folder)
 
 
 def _verify(folder: Path, publication: Publication) -> None:
@@ -238,34 +231,81 @@ def _verify(folder: Path, publication: Publication) -> None:
 
 
 def _put_in_place(model: Path, folder: Path, staged: Path, staging: Path, publication: Publication) -> None:
-    if not model.exists():
-        whole = staging / "model"
-        target = whole / folder.relative_to(model)
-        target.parent.mkdir(parents=True)
-        staged.rename(target)
-        _write_beside(whole, publication)
-        _flush(whole)
-        whole.rename(model)
-        _flush(model.parent)
-        return
-    if not publication.pending:
-        for name, data in publication.beside.items():
+    around = _around(publication)
+    changed = {name: data for name, data in around.items() if _read(model / name) != data}
+    if not _has_versions(model):
+        _put_new(model, folder, staged, staging, around)
+    elif not changed or publication.pending:
+        _put(staged, folder)
+    elif not _put_with_folder(model, folder, staged, staging, changed):
+        config = changed.pop(CONFIG, None)
+        for name, data in changed.items():
             _replace_file(model / name, data, staging)
+        _put(staged, folder)
+        if config is not None:
+            _replace_file(model / CONFIG, config, staging)
+
+
+def _around(publication: Publication) -> dict[str, bytes]:
+    """Return the files of the model's own folder."""
+    return {**publication.beside, **({} if publication.config is None else {CONFIG: publication.config})}
+
+
+def _has_versions(model: Path) -> bool:
+    return bool(_numbers(model) or _numbers(model / PENDING))
+
+
+def _put_new(model: Path, folder: Path, staged: Path, staging: Path, around: Mapping[str, bytes]) -> None:
+    """Put a model's first version in place; the version comes last where the folder is there already."""
+    if model.exists():
+        for name, data in around.items():
+            _replace_file(model / name, data, staging)
+        _put(staged, folder)
+        return
+    whole = staging / "model"
+    target = whole / folder.relative_to(model)
+    target.parent.mkdir(parents=True)
+    staged.rename(target)
+    for name, data in around.items():
+        write_file(whole / name, data)
+    flush_tree(whole)
+    whole.rename(model)
+    flush(model.parent)
+
+
+def _put(staged: Path, folder: Path) -> None:
+    """Put a version in place, at once."""
     folder.parent.mkdir(exist_ok=True)
-    if folder.exists():
-        _exchange(staged, folder)
-    else:
+    if not folder.exists():
         staged.rename(folder)
-    _flush(folder.parent)
-    if publication.config is not None and not publication.pending:
-        _replace_file(model / CONFIG, publication.config, staging)
+    elif not exchange(staged, folder):
+        try:
+            folder.rename(staged.parent / "replaced")
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            shutil.rmtree(folder)
+        staged.rename(folder)
+    flush(folder.parent)
 
 
-def _write_beside(folder: Path, publication: Publication) -> None:
-    for name, data in publication.beside.items():
-        _write(folder / name, data)
-    if publication.config is not None:
-        _write(folder / CONFIG, publication.config)
+def _put_with_folder(model: Path, folder: Path, staged: Path, staging: Path, changed: Mapping[str, bytes]) -> bool:
+    """Put a version and the files around it in place at once, by swapping the whole folder; tell whether it could."""
+    if model in staging.parents or model.is_symlink():
+        return False
+    whole = staging / "model"
+    replaced = {model / name for name in changed} | {folder}
+    link_tree(model, whole, leave_out=replaced)
+    for name, data in changed.items():
+        write_file(whole / name, data)
+    target = whole / folder.relative_to(model)
+    staged.rename(target)
+    flush_tree(whole)
+    if not exchange(whole, model):
+        target.rename(staged)
+        return False
+    flush(model.parent)
+    return True
 
 
 def _replace_file(path: Path, data: bytes, staging: Path) -> None:
@@ -273,50 +313,6 @@ def _replace_file(path: Path, data: bytes, staging: Path) -> None:
         return
     path.parent.mkdir(exist_ok=True)
     temporary = staging / "file"
-    _write(temporary, data)
+    write_file(temporary, data)
     temporary.replace(path)
-    _flush(path.parent)
-
-
-def _exchange(one: Path, other: Path) -> None:
-    """Swap two directories in one step, so that a reader sees the old one or the new one and never none."""
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is not None:
-        arguments = (_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
-        if renameat2(*arguments) == 0:
-            return
-        if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
-    aside = one.parent / "replaced"  # a file system without the exchange: two renames
-    other.rename(aside)
-    one.rename(other)
-
-
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _staging(repository: Path, name: str) -> Iterator[Path]:
-    """Make a folder from which renames into the repository work, and remove it in the end.
-
-    Beside the repository where that can be written and is the same file system; else inside the model's folder,
-    where a server ignores it. Never at the repository's root: a server takes every directory there for a model.
-    """
-    place = repository.absolute().parent
-    if not os.access(place, os.W_OK) or place.stat().st_dev != repository.stat().st_dev:
-        place = repository / name
-        place.mkdir(exist_ok=True)
-    prefix = f"{_STAGING}{repository.name}-"
-    for stale in place.glob(f"{prefix}*"):  # the lock is held: whoever left it is gone
-        shutil.rmtree(stale, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
-    folder.chmod(0o755)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    flush(path.parent)

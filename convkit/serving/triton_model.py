@@ -84,8 +84,10 @@ def same_interface(folder: Path, config: bytes | None) -> bool:
     """Tell whether a model's present configuration describes the same tensors; true where there is none."""
     try:
         present = (folder / CONFIG).read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return True
+    except UnicodeDecodeError:
+        return False
     if config is None:
         return False
     try:

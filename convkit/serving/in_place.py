@@ -1,0 +1,129 @@
+"""What publication needs of a file system: staging, flushing, swapping, linking, and a lock on a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+_STAGING = ".convkit-staging-"
+_LOCK_FILE = ".convkit.lock"
+_RENAME_EXCHANGE = 2  # renameat2(2)
+_AT_FDCWD = -100
+_NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EXDEV)
+"""What renameat2 answers on a file system that cannot swap, and on a layered one for what lies in a lower layer."""
+
+
+def lock_folder(repository: Path) -> int:
+    """Wait for the lock on a folder, and return the descriptor that holds it until it is closed."""
+    descriptor = os.open(repository, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError:  # network file systems lock only what is open for writing, which a folder cannot be
+        os.close(descriptor)
+        descriptor = os.open(repository / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def write_file(path: Path, content: Path | bytes) -> None:
+    """Write a file, from bytes or as a copy, and flush it to the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as target:
+        if isinstance(content, bytes):
+            target.write(content)
+        else:
+            with content.open("rb") as source:
+                shutil.copyfileobj(source, target, 1 << 20)
+        target.flush()
+        os.fsync(target.fileno())
+
+
+def link_tree(source: Path, target: Path, *, leave_out: set[Path]) -> None:
+    """Make a folder of the same files, by links where the file system has them."""
+    target.mkdir()
+    for path in source.iterdir():
+        if path in leave_out:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            link_tree(path, target / path.name, leave_out=leave_out)
+        else:
+            try:
+                os.link(path, target / path.name, follow_symlinks=False)
+            except OSError:
+                shutil.copy2(path, target / path.name, follow_symlinks=False)
+    shutil.copystat(source, target)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Swap two directories in one step, so that a reader sees the old one or the new one and never none.
+
+    Returns False where the file system cannot.
+    """
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    arguments = (_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    if renameat2(*arguments) == 0:
+        return True
+    if ctypes.get_errno() in _NO_EXCHANGE:
+        return False
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
+
+
+def flush(folder: Path) -> None:
+    """Flush to the disk which names a folder holds."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_tree(folder: Path) -> None:
+    """Flush a folder and every folder below it."""
+    for directory in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
+        flush(directory)
+    flush(folder)
+
+
+@contextlib.contextmanager
+def staging_folder(repository: Path, name: str) -> Iterator[Path]:
+    """Make a folder from which renames into the repository work, and remove it in the end.
+
+    Beside the repository where that can be written and is the same file system; else inside the model's folder,
+    where a server ignores it. Never at the repository's root: a server takes every directory there for a model.
+    """
+    resolved = repository.resolve()
+    place, model = resolved.parent, resolved / name
+    made = False
+    if not os.access(place, os.W_OK) or place.stat().st_dev != resolved.stat().st_dev:
+        place, made = model, not model.exists()
+        place.mkdir(exist_ok=True)
+    _clear_staging(resolved)
+    folder = Path(tempfile.mkdtemp(prefix=f"{_STAGING}{resolved.name}-", dir=place))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if made:
+            with contextlib.suppress(OSError):  # the version stands in it
+                model.rmdir()
+
+
+def _clear_staging(repository: Path) -> None:
+    """Remove what dead runs left; the lock is held, so that no living one is at work."""
+    left = re.compile(re.escape(f"{_STAGING}{repository.name}-") + "[a-z0-9_]{8}")
+    for place in (repository.parent, *(path for path in repository.iterdir() if path.is_dir())):
+        with contextlib.suppress(PermissionError):
+            for path in list(place.iterdir()):
+                if left.fullmatch(path.name):
+                    shutil.rmtree(path, ignore_errors=True)
