@@ -12,19 +12,24 @@ from pathlib import Path
 import msgspec
 
 from convkit import __version__
-from convkit.errors import InputError, MissingError
+from convkit.errors import CheckError, InputError, MissingError
 from convkit.graph.model import Model, Tensors
 from convkit.measure.compare import hold_against, refuse_difference
+from convkit.measure.gates import Found, Verdict, at_most, judge
+from convkit.measure.latency import PLANS, measure_latency
 from convkit.pipeline.artifact import gather
 from convkit.pipeline.cache import Cache, default_root
 from convkit.pipeline.events import Observer, nobody
 from convkit.pipeline.identity import library_versions
-from convkit.pipeline.runner import Runner
+from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.step import ENVIRONMENTS
+from convkit.pipeline.stopwatch import Timing
+from convkit.report import statistics
 from convkit.report.assemble import checked, staged
 from convkit.report.document import Engine as EngineState
-from convkit.report.document import Report, Role, Status, read_report
+from convkit.report.document import Failure, Report, Role, Status, read_report
 from convkit.report.files import report_files
+from convkit.report.gates import latency_interval, refuse_missed
 from convkit.report.verdict import worsened
 from convkit.serving.manifest import results, write_manifest
 from convkit.serving.publish import (
@@ -39,11 +44,12 @@ from convkit.serving.publish import (
     locked,
     publish,
 )
+from convkit.spec.options import MeasureMode
 from convkit.targets.build_plan import FILE_NAME, BuildPlan, read_build_plan, verify_files
-from convkit.targets.cuda_driver import gpu
+from convkit.targets.cuda_driver import Gpu, gpu
 from convkit.targets.trt_api import Flavour, installed, no_gpu, not_installed
 from convkit.targets.trt_build import ENGINE_FILES, Engine, build_tensorrt
-from convkit.targets.trt_run import run_tensorrt
+from convkit.targets.trt_run import run_tensorrt, time_tensorrt
 
 
 def build(path: Path, *, observer: Observer = nobody, cache: Cache | None = None) -> tuple[Report, ...]:
@@ -64,7 +70,7 @@ def build(path: Path, *, observer: Observer = nobody, cache: Cache | None = None
         InputError: there is no such repository, or a pending folder is damaged.
         MissingError: TensorRT or a GPU is missing here; nothing is changed.
         StepError: TensorRT could not build an engine.
-        CheckError: an engine's outputs are not the source framework's.
+        CheckError: an engine's outputs are not the source framework's, or it missed a gate; it is not published.
     """
     pending = list(_pending(path))
     if not pending:
@@ -114,6 +120,7 @@ def _build_one(run: Runner, folder: Path, plan: BuildPlan) -> Report:
     samples, references = (_tensors(folder, names) for names in (plan.samples, plan.references))
     engine = run(build_tensorrt, model, plan.profiles, plan.options, on=on)
     answers = run(run_tensorrt, engine.files, samples)
+    rounds = _time(run, engine, samples, plan, on)
     verification = hold_against(list(references), list(answers), plan.precision, plan.check)
     refuse_difference(
         verification,
@@ -124,6 +131,12 @@ def _build_one(run: Runner, folder: Path, plan: BuildPlan) -> Report:
     report = read_report((folder / "report.json").read_bytes(), where=str(folder / "report.json"))
     final = report.subject(Role.FINAL)
     label = final.label if final else "TensorRT"
+    timed = statistics.latency(rounds, batch=_batch(plan)) if rounds else None
+    found = Found(
+        size_bytes=engine.files.bytes,
+        latency_ms=latency_interval(timed) if timed else None,
+        outputs=verification.outputs,
+    )
     report = msgspec.structs.replace(
         report,
         status=Status.OK,
@@ -131,12 +144,71 @@ def _build_one(run: Runner, folder: Path, plan: BuildPlan) -> Report:
         created=datetime.now(UTC).replace(microsecond=0),
         stages=(*report.stages, *staged(run)),
         checks=(*report.checks, checked(f"{label}, built on {on.name}", "the source framework", verification)),
+        gates=judge(plan.gates, plan.check, found, unknown=Verdict.INCONCLUSIVE),
         subjects=tuple(
-            msgspec.structs.replace(s, file_bytes=engine.files.bytes, emulated=False) if s.role is Role.FINAL else s
+            msgspec.structs.replace(
+                s,
+                file_bytes=engine.files.bytes,
+                emulated=False,
+                latency=timed,
+                throughput_per_s=statistics.throughput(rounds, batch=_batch(plan)) if rounds else None,
+            )
+            if s.role is Role.FINAL
+            else s
             for s in report.subjects
         ),
+        measured_how=(*report.measured_how, *_measured_how(label, rounds, on)),
     )
+    _require_gates(report, found, engine)
     return _publish(run, folder, engine, msgspec.structs.replace(report, worse=worsened(report)))
+
+
+def _time(run: Runner, engine: Engine, samples: Tensors, plan: BuildPlan, on: Gpu) -> list[Timing]:
+    """Time the engine where a gate asks how long it takes."""
+    limit = plan.gates.max_latency
+    if limit is None:
+        return []
+    seconds = PLANS[MeasureMode.QUICK].seconds
+    contenders = {"": Contender(time_tensorrt, engine.files, inputs=samples, seconds=seconds, on=on)}
+    rounds = measure_latency(run, contenders, MeasureMode.QUICK)[""]
+    found = latency_interval(statistics.latency(rounds, batch=1))
+    if run.stages[-1].cached and at_most(limit, found) is not Verdict.PASSED:
+        rounds = measure_latency(run, contenders, MeasureMode.QUICK, fresh=True)[""]
+    return rounds
+
+
+def _measured_how(label: str, rounds: list[Timing], on: Gpu) -> Iterator[str]:
+    if rounds:
+        yield (
+            f"{label} was timed by convkit build on {on.name}, alone, in {len(rounds)} rounds, copies to the GPU and "
+            "back included; the other models were timed where the model was converted."
+        )
+
+
+def _batch(plan: BuildPlan) -> int:
+    first = plan.interface.inputs[0].dims[:1]
+    return first[0] if first and isinstance(first[0], int) else 1
+
+
+def _require_gates(report: Report, found: Found, engine: Engine) -> None:
+    """Hold the engine against the gates that were asked for when it was prepared.
+
+    Raises:
+        CheckError: one was missed, or could not be judged for sure; its document names the engine that was built.
+    """
+    try:
+        refuse_missed(report.gates, found)
+    except CheckError as error:
+        failure = Failure(code=error.code, stage=error.stage, message=error.message, hint=error.hint)
+        error.document = msgspec.structs.replace(
+            report,
+            status=Status.FAILED,
+            exit_code=int(error.exit_status),
+            candidate=str(engine.files.file()),
+            report=None,
+            error=failure,
+        )
+        raise
 
 
 def _tensors(folder: Path, names: dict[str, str]) -> Tensors:

@@ -120,7 +120,7 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
         dossier.checks.append((f"{dossier.final_label}, built", built))
         refuse_difference(built, "the built engine", exported.framework, hint=_check_hint(precision, request.check))
     dossier.final = (final, run(take_final_census, final) if final != simplified.model else simplified.after)
-    dossier.emulated = target.emulated
+    dossier.emulated = target.emulated and compiled.answers is None
     dossier.timings = _measure(order, run, dossier, simplified.model, final)
     dossier.complete = True
     if run.stages[-1].cached and timed(missed(dossier.gates())):  # a moment's noise must not be remembered for ever
@@ -218,6 +218,8 @@ def _measure(
     }
     if not order.target.emulated:
         contenders[dossier.final_label] = Contender(time_onnxruntime, final, inputs=exported.samples, seconds=seconds)
+    elif dossier.compiled is not None and dossier.compiled.timed is not None:
+        contenders[dossier.final_label] = dossier.compiled.timed(exported.samples, seconds)
     return measure_latency(run, contenders, mode, fresh=fresh)
 
 

@@ -50,10 +50,14 @@ class DeviceMemory:
     def upload(self, array: np.ndarray[Any, Any]) -> int:
         """Copy a C-contiguous array to the device and return its address there."""
         address = self.allocate(array.nbytes)
+        self.refill(address, array)
+        return address
+
+    def refill(self, address: int, array: np.ndarray[Any, Any]) -> None:
+        """Copy a C-contiguous array to where one of the same size was uploaded."""
         source = ctypes.c_void_p(array.ctypes.data)
         status = self._library.cuMemcpyHtoD_v2(ctypes.c_uint64(address), source, ctypes.c_size_t(array.nbytes))
         check(status, "cuMemcpyHtoD")
-        return address
 
     def download(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """Fill a C-contiguous array from the device, after all that the stream still has to do."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +12,8 @@ import msgspec
 from convkit.errors import UsageError
 from convkit.graph.model import Model, Tensors
 from convkit.graph.quant_profile import QuantProfile
-from convkit.pipeline.runner import Runner
+from convkit.pipeline.runner import Contender, Runner
+from convkit.pipeline.stopwatch import Timing
 from convkit.spec.options import CheckOptions, EngineMode, GateOptions, Precision
 from convkit.spec.wording import did_you_mean
 
@@ -58,6 +59,8 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     """Size of what the runtime loads; None where that is the model's own size, or not known yet."""
     answers: Tensors | None = None
     """What a built engine gives for the job's samples, where it runs on this machine."""
+    timed: Callable[[Tensors, float], Contender[Timing]] | None = None
+    """How a built engine is timed on inputs for so many seconds, where it runs on this machine."""
     facts: tuple[str, ...] = ()
     """Sentences for the report: who parsed or built it, and what was found."""
 

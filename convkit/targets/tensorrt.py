@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 from convkit.errors import UsageError
 from convkit.graph.model import Model, Tensors
 from convkit.graph.quant_profile import QuantProfile
 from convkit.pipeline.artifact import digest_file
 from convkit.pipeline.events import Warned
-from convkit.pipeline.runner import Runner
+from convkit.pipeline.runner import Contender, Runner
 from convkit.spec.options import EngineMode, Precision
 from convkit.targets.build_plan import FILE_NAME, BuildPlan, encode_build_plan
 from convkit.targets.cuda_driver import driver_present, gpu
@@ -27,7 +29,7 @@ from convkit.targets.trt_build import ENGINE_FILES, Engine, build_rtx, build_ten
 from convkit.targets.trt_options import TensorRTOptions, check_options
 from convkit.targets.trt_parse import parse_rtx
 from convkit.targets.trt_profiles import Profile, profiles_for
-from convkit.targets.trt_run import run_tensorrt
+from convkit.targets.trt_run import run_tensorrt, time_tensorrt
 
 RECORDS = "convkit"
 """The folder in a version's directory that holds what its engine was built from."""
@@ -95,7 +97,13 @@ class TensorRT:
         here = gpu() if job.engine is not EngineMode.DEFER and installed(Flavour.TENSORRT) else None
         if here is not None:
             engine = run(build_tensorrt, model, profiles, table, on=here)
-            return _built(engine, sources, answers=run(run_tensorrt, engine.files, job.samples))
+            built = _built(engine, sources, answers=run(run_tensorrt, engine.files, job.samples))
+            return msgspec.structs.replace(
+                built,
+                timed=lambda inputs, seconds: Contender(
+                    time_tensorrt, engine.files, inputs=inputs, seconds=seconds, on=here
+                ),
+            )
         return Compiled(
             engine="deferred",
             files=sources,

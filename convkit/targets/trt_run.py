@@ -5,6 +5,8 @@ Unmeasured: needs a GPU. The flow is tested against stand-ins for the runtime an
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,8 @@ from convkit.errors import StepError
 from convkit.graph.model import Tensors, numpy_dtype, save_tensors
 from convkit.pipeline.artifact import Artifact
 from convkit.pipeline.step import observation
+from convkit.pipeline.stopwatch import Timing, time_calls
+from convkit.targets.cuda_driver import Gpu
 from convkit.targets.cuda_memory import DeviceMemory, device_memory
 from convkit.targets.trt_api import Api, Flavour, open_api
 from convkit.targets.trt_findings import DTYPES, tidy
@@ -40,35 +44,84 @@ def run_rtx(engine: Artifact, samples: Tensors) -> Tensors:
     return _run(engine.file(), samples, Flavour.TENSORRT_RTX)
 
 
+@observation(version=1, stage="measure", title="Time the TensorRT plan", needs="tensorrt")
+def time_tensorrt(engine: Artifact, *, inputs: Tensors, seconds: float, on: Gpu) -> Timing:
+    """Time one execution context on the first case of `inputs`, copies to the GPU and back included.
+
+    Args:
+        engine: the plan.
+        inputs: recorded inputs; the first case is used.
+        seconds: how long; one call before that does not count.
+        on: this machine's GPU, so that no measurement of another one is taken for its own.
+
+    Raises:
+        MissingError, StepError: as `run_tensorrt`.
+    """
+    del on
+    with _loaded(engine.file(), Flavour.TENSORRT) as loaded, loaded.bound(next(iter(inputs))) as call:
+        call()
+        return time_calls(call, seconds)
+
+
 def _run(path: Path, samples: Tensors, flavour: Flavour) -> Tensors:
+    with _loaded(path, flavour) as loaded:
+        answers = []
+        for case in samples:
+            with loaded.bound(case) as call:
+                answers.append(call())
+        return save_tensors(answers)
+
+
+@contextlib.contextmanager
+def _loaded(path: Path, flavour: Flavour) -> Iterator[_Loaded]:
     api = open_api(flavour)
     runtime = api.runtime()  # outlives the engine
     engine = runtime.deserialize_cuda_engine(path.read_bytes())
     context = engine.create_execution_context() if engine is not None else None
     if engine is None or context is None:
         raise _failure(api, f"cannot load {path.name}", "build it here again: a plan belongs to one version and GPU")
-    return save_tensors([_answer(api, engine, context, case) for case in samples])
+    yield _Loaded(api, engine, context)
 
 
-def _answer(api: Api, engine: ICudaEngine, context: IExecutionContext, case: dict[str, Array]) -> dict[str, Array]:
-    """Run the engine once, in the first profile that takes the case's shapes."""
-    import numpy as np
+class _Loaded:
+    """An engine that is ready to run."""
 
-    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    input_mode = api.module.TensorIOMode.INPUT
-    inputs = {name: np.ascontiguousarray(case[name]) for name in names if engine.get_tensor_mode(name) == input_mode}
-    with device_memory() as memory:
-        context.set_optimization_profile_async(_profile_for(api, engine, inputs), memory.stream)
-        for name, array in inputs.items():
-            if not context.set_input_shape(name, array.shape):
-                raise _failure(api, f"refuses '{name}' of the shape {list(array.shape)}", "widen the profiles")
-            context.set_tensor_address(name, memory.upload(array))
-        outputs = _bind_outputs(api, engine, context, [name for name in names if name not in inputs], memory)
-        if not context.execute_async_v3(memory.stream):
-            raise _failure(api, "failed to run the engine", "the log of the worker has more")
-        for address, array in outputs.values():
-            memory.download(address, array)
-    return {name: array for name, (_, array) in outputs.items()}
+    def __init__(self, api: Api, engine: ICudaEngine, context: IExecutionContext) -> None:
+        self.api = api
+        self.engine = engine
+        self.context = context
+
+    @contextlib.contextmanager
+    def bound(self, case: dict[str, Array]) -> Iterator[Callable[[], dict[str, Array]]]:
+        """Give a function that copies the case's inputs to the GPU, runs the engine, and copies the outputs back.
+
+        The engine runs in the first profile that takes the case's shapes.
+        """
+        import numpy as np
+
+        api, engine, context = self.api, self.engine, self.context
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        mode = api.module.TensorIOMode.INPUT
+        inputs = {name: np.ascontiguousarray(case[name]) for name in names if engine.get_tensor_mode(name) == mode}
+        with device_memory() as memory:
+            context.set_optimization_profile_async(_profile_for(api, engine, inputs), memory.stream)
+            addresses = {name: memory.upload(array) for name, array in inputs.items()}
+            for name, array in inputs.items():
+                if not context.set_input_shape(name, array.shape):
+                    raise _failure(api, f"refuses '{name}' of the shape {list(array.shape)}", "widen the profiles")
+                context.set_tensor_address(name, addresses[name])
+            outputs = _bind_outputs(api, engine, context, [name for name in names if name not in inputs], memory)
+
+            def call() -> dict[str, Array]:
+                for name, array in inputs.items():
+                    memory.refill(addresses[name], array)
+                if not context.execute_async_v3(memory.stream):
+                    raise _failure(api, "failed to run the engine", "the log of the worker has more")
+                for address, array in outputs.values():
+                    memory.download(address, array)
+                return {name: array for name, (_, array) in outputs.items()}
+
+            yield call
 
 
 def _bind_outputs(
