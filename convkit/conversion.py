@@ -31,7 +31,9 @@ from convkit.report.gates import missed, refuse_missed, timed
 from convkit.request import Request, target_options
 from convkit.serving.manifest import Lock, write_manifest
 from convkit.serving.publish import MODEL_FOLDER, Publication, find_unchanged, locked, next_version, publish
+from convkit.serving.records import expected_files
 from convkit.serving.triton_model import same_interface, triton_files, write_warmup
+from convkit.sources.exported import Exported
 from convkit.spec.options import CheckOptions, MeasureMode, Precision
 from convkit.targets.onnxruntime import time_onnxruntime
 from convkit.targets.target import Compiled, Job
@@ -266,10 +268,12 @@ def _publish(
         place = repository / name / ("pending" if pending else "") / str(number) / records
         report = dossier.report(run, status=Status.OK, version=number, report_path=str(place / "report.json"))
         rendered = report_files(report)
+        kept = {} if compiled.engine != "none" else _expected(dossier.exported, request)
         publish(
             repository,
             msgspec.structs.replace(
-                publication, files={**publication.files, **{records + file: data for file, data in rendered.items()}}
+                publication,
+                files={**publication.files, **{records + file: data for file, data in {**rendered, **kept}.items()}},
             ),
             version=number,
             replace=request.replace,
@@ -278,6 +282,15 @@ def _publish(
     if request.report_dir:
         write_reports(Path(request.report_dir), rendered)
     return report
+
+
+def _expected(exported: Exported, request: Request) -> dict[str, Path | bytes]:
+    """Return the records by which `convkit check --serve` judges a server's answers; an engine has them already."""
+    samples, references = (
+        {name: tensors.files.file(name) for name in tensors.files.files}
+        for tensors in (exported.samples, exported.references)
+    )
+    return expected_files(samples, references, request.quantize.precision, request.check)
 
 
 def _note_order(dossier: Dossier, order: Order) -> None:

@@ -21,6 +21,7 @@ from convkit.errors import CheckError, InputError, MissingError, UsageError
 from convkit.pipeline.artifact import digest_file
 from convkit.serving.in_place import exchange, flush, flush_tree, link_tree, lock_folder, staging_folder, write_file
 from convkit.serving.manifest import results
+from convkit.serving.records import SUMS, write_sums
 
 CONFIG = "config.pbtxt"
 CONFIGS = "configs"
@@ -214,8 +215,11 @@ def _refuse_replacement(model: Path, folder: Path, publication: Publication, *, 
 
 
 def _write_tree(folder: Path, publication: Publication) -> None:
-    manifest = MANIFEST if publication.pending else f"{RECORDS}/{MANIFEST}"
-    for name, content in {**publication.files, manifest: publication.manifest}.items():
+    records = "" if publication.pending else f"{RECORDS}/"
+    files = {**publication.files, records + MANIFEST: publication.manifest}
+    told = results(publication.manifest)
+    untold = {name.removeprefix(records): content for name, content in files.items() if name not in told}
+    for name, content in {**files, records + SUMS: write_sums(untold)}.items():
         write_file(folder / name, content)
     flush_tree(folder)
 
