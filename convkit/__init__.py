@@ -1,5 +1,72 @@
-"""convkit converts a trained model into something a server can run, and proves what it did."""
+"""convkit converts a trained model into something a server can run, and proves what it did.
+
+The functions are those of the command line. Nothing is imported before it is asked for.
+"""
 
 from __future__ import annotations
 
 __version__ = "0.1.0"
+
+TYPE_CHECKING = False  # typing's own would have to be imported
+if TYPE_CHECKING:
+    from convkit.api import build, convert
+    from convkit.errors import (
+        CheckError,
+        ConvkitError,
+        InputError,
+        MetadataError,
+        MissingError,
+        StepError,
+        TrustError,
+        UsageError,
+    )
+    from convkit.pipeline.cache import Cache
+    from convkit.pipeline.events import Event, Observer
+    from convkit.report.document import Report
+
+__all__ = [
+    "Cache",
+    "CheckError",
+    "ConvkitError",
+    "Event",
+    "InputError",
+    "MetadataError",
+    "MissingError",
+    "Observer",
+    "Report",
+    "StepError",
+    "TrustError",
+    "UsageError",
+    "__version__",
+    "build",
+    "convert",
+]
+
+_HOMES = {
+    "Cache": "convkit.pipeline.cache",
+    "Event": "convkit.pipeline.events",
+    "Observer": "convkit.pipeline.events",
+    "Report": "convkit.report.document",
+    "build": "convkit.api",
+    "convert": "convkit.api",
+}
+"""Where each public name is defined; the errors are in `convkit.errors`.
+
+No module beside this file bears one of these names: importing it would put the module in the function's place.
+"""
+
+
+if not TYPE_CHECKING:  # for a type checker, what is not imported above is not there
+
+    def __getattr__(name: str) -> object:
+        if name.startswith("_") or name not in __all__:
+            raise AttributeError(f"module 'convkit' has no attribute '{name}'")
+        import importlib
+
+        found = getattr(importlib.import_module(_HOMES.get(name, "convkit.errors")), name)
+        globals()[name] = found
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

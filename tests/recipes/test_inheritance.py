@@ -62,7 +62,8 @@ def test_each_recipes_paths_are_seen_from_where_it_lies(tmp_path: Path) -> None:
 def test_urls_and_functions_are_no_paths(tmp_path: Path) -> None:
     write(
         tmp_path,
-        r='model = "s3://bucket/m.onnx"\n[export]\nmodel_def = "nets.vgg:make"\n[quantize]\ndata = "pkg.data:batches"\n',
+        r='model = "s3://bucket/m.onnx"\nexport = { model_def = "nets.vgg:make" }\n'
+        'quantize = { data = "pkg.data:batches" }\n',
     )
 
     request = request_of(tmp_path / "r.toml")
@@ -130,7 +131,8 @@ def test_a_chain_may_be_so_long_and_no_longer(tmp_path: Path) -> None:
 def test_declared_variables_are_filled_in(tmp_path: Path) -> None:
     write(
         tmp_path,
-        r='env = ["DATA"]\nmodel = "${DATA}/m.onnx"\ntrust = ["sha256:${DATA}", "a"]\n[quantize]\ndata = "x${DATA}${DATA}"\n',
+        r='env = ["DATA"]\nmodel = "${DATA}/m.onnx"\ntrust = ["sha256:${DATA}", "a"]\n'
+        'quantize = { data = "x${DATA}${DATA}" }\n',
     )
 
     request = request_of(tmp_path / "r.toml", DATA="d")

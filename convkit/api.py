@@ -1,0 +1,150 @@
+"""What scripts call: the commands as functions, their options as keyword arguments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack
+
+from convkit import building, conversion
+from convkit.errors import UsageError
+from convkit.pipeline.cache import Cache
+from convkit.pipeline.events import Observer, nobody
+from convkit.report.document import Report
+from convkit.request import OPTIONS, make_request
+from convkit.sources.trust import TRUST_ALL
+from convkit.spec.recipe import Table
+
+StrPath = str | os.PathLike[str]
+Keys = Mapping[str, Any]
+"""A table of a recipe. docs/recipe_keys.md lists the keys of each."""
+
+
+class Options(TypedDict, total=False):
+    """Everything that a recipe may hold, under the same names: top-level keys as they are, each table as a mapping.
+
+    None stands for the default. Paths are relative to the working directory.
+    """
+
+    to: str | None
+    output: StrPath | None
+    config: StrPath | None
+    name: str | None
+    version: int | Literal["auto"] | None
+    replace: bool | None
+    trust: bool | str | Sequence[str] | None
+    """True: run the code beside the model. A digest (``sha256:...``), or several: run these files alone."""
+    framework: str | None
+    engine: str | None
+    report_dir: StrPath | None
+    locked: StrPath | None
+    export: Keys | None
+    simplify: Keys | None
+    quantize: Keys | None
+    check: Keys | None
+    measure: Keys | None
+    gates: Keys | None
+    triton: Keys | None
+    tensorrt: Keys | None
+    tensorrt_rtx: Keys | None
+
+
+def convert(
+    model: StrPath | None = None,
+    *,
+    recipe: StrPath | None = None,
+    observer: Observer | None = None,
+    cache: Cache | StrPath | None = None,
+    **options: Unpack[Options],
+) -> Report:
+    """Convert a model, check it, measure it, and publish it into a model repository.
+
+    Args:
+        model: a ``.pth``, a SavedModel's folder, an ``.onnx`` file, or a folder with one; None: the recipe names it.
+        recipe: a TOML file; what is given here wins over it, as does the environment (CONVKIT_TARGET, CONVKIT_TRUST).
+        observer: is called with each event, in this thread.
+        cache: where results are remembered, or the folder of that; by default this user's (CONVKIT_CACHE_DIR).
+        options: see `Options`.
+
+    Returns:
+        The report. Its `status` is ``Status.UNCHANGED`` where the result is what was published before.
+
+    Raises:
+        UsageError: an option is unknown or malformed, or does not go with another.
+        InputError: the model, its config.txt, the recipe or the data are refused; a TrustError where code beside the
+            model would run.
+        StepError: a step failed.
+        CheckError: the result differs too much, or missed a gate.
+        MissingError: something is missing on this machine.
+        Each carries `message`, `hint` and `code`, and `exit_status`, that of the command; nothing was published.
+    """
+    given = arguments_of({"model": model, **options})
+    request = make_request(given, recipe=Path(recipe) if recipe is not None else None)
+    return conversion.convert(request, observer=observer or nobody, cache=opened(cache))
+
+
+def build(
+    repository: StrPath, *, observer: Observer | None = None, cache: Cache | StrPath | None = None
+) -> tuple[Report, ...]:
+    """Build the engines that a conversion without a GPU has left pending; see `convkit.building.build`.
+
+    Args:
+        repository: a model repository, or one model in it: REPOSITORY/NAME.
+        observer: is called with each event.
+        cache: where results are remembered, or the folder of that.
+
+    Returns:
+        The report of each engine; nothing where nothing was pending.
+
+    Raises:
+        ConvkitError: as `convert` does; engines that were published before it stay published.
+    """
+    return building.build(Path(repository), observer=observer or nobody, cache=opened(cache))
+
+
+def opened(cache: Cache | StrPath | None) -> Cache | None:
+    """Return the cache, or that of a folder."""
+    return Cache(Path(cache)) if isinstance(cache, str | os.PathLike) else cache
+
+
+def arguments_of(options: Mapping[str, Any]) -> Table:
+    """Return keyword arguments as the tables of a recipe.
+
+    Raises:
+        UsageError: a value is of a type that no recipe holds.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    if given.get("version") == "auto":
+        del given["version"]
+    match given.get("trust"):
+        case bool(trusted):
+            given["trust"] = [TRUST_ALL] if trusted else []
+        case str(digest):
+            given["trust"] = [digest]
+    if "tensorrt_rtx" in given:
+        given["tensorrt-rtx"] = given.pop("tensorrt_rtx")
+    return {key: _plain(value, key) for key, value in given.items()}
+
+
+def _plain(value: Any, key: str) -> Any:
+    match value:
+        case Enum():
+            return value.value
+        case str() | bool():
+            return value
+        case int() | float():  # and what numpy derives from them
+            return float(value) if isinstance(value, float) else int(value)
+        case os.PathLike():
+            return os.fspath(value)
+        case Mapping():
+            return {name: _plain(inner, f"{key}.{name}") for name, inner in value.items() if inner is not None}
+        case Sequence() if not isinstance(value, bytes | bytearray | memoryview):
+            return [_plain(inner, key) for inner in value]
+        case _:
+            raise UsageError(
+                f"{OPTIONS.get(key, key)}: a {type(value).__name__} cannot stand in a recipe",
+                hint="give texts, numbers, paths, and lists and mappings of them",
+                code="usage.value",
+            )
