@@ -15,10 +15,11 @@ from convkit.pipeline.artifact import Artifact, gather
 from convkit.targets import cuda_driver, trt_run
 from convkit.targets.cuda_driver import Gpu, driver_present, gpu, gpu_name
 from convkit.targets.trt_api import Api, Flavour
-from convkit.targets.trt_run import run_tensorrt
+from convkit.targets.trt_run import run_tensorrt, time_tensorrt
 from targets.fake_nvidia import FakeCuda, FakeEngine, FakeTensorRT
 
 Install = Callable[[FakeCuda | None], None]
+FAKE_GPU = Gpu(name="NVIDIA Fake", compute_capability="8.9", cuda="13.2")
 PROFILES = [((1, 2), (4, 2), (4, 2)), ((5, 2), (8, 2), (16, 2))]
 
 
@@ -149,3 +150,21 @@ def test_an_engine_is_not_run_where_there_is_no_gpu(use_driver: Install, engine_
         trt_run.run_rtx(engine_file, save_tensors([case(2)]))
 
     assert missing.value.code == "gpu.missing"
+
+
+def test_an_engine_is_timed_with_its_copies_after_a_call_that_does_not_count(
+    use_driver: Install, engine_file: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda, engine = FakeCuda(), FakeEngine(PROFILES)
+    use_driver(cuda)
+    use_engine(engine, monkeypatch)
+    copied = []
+    upload = cuda.cuMemcpyHtoD_v2
+    monkeypatch.setattr(FakeCuda, "cuMemcpyHtoD_v2", lambda _, *arguments: copied.append(1) or upload(*arguments))
+
+    timing = time_tensorrt(engine_file, inputs=save_tensors([case(3), case(7)]), seconds=0, on=FAKE_GPU)
+
+    assert len(timing.latencies_ns) == 3, "the least number of calls"
+    assert len(copied) == 5, "once where it is bound, once for the call that does not count, once for each that does"
+    assert engine.used_profiles == [0], "the first case alone"
+    assert (cuda.memory, cuda.contexts, cuda.streams) == ({}, 0, 0)
