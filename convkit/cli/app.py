@@ -17,6 +17,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("convkit.cli.convert", "Convert, check, measure and publish a model."),
     "cache": ("convkit.cli.cache", "What is remembered, and making room."),
     "build": ("convkit.cli.build", "Build the engines still pending, where a GPU is."),
+    "report": ("convkit.cli.report", "Show the report of a conversion, or of every model of a repository."),
+    "compare": ("convkit.cli.compare", "What changed between two releases, by their reports."),
+    "check": ("convkit.cli.check", "Check a model repository: digests, configurations, releases, answers."),
 }
 """Every command: the module that defines it, and what it does. A module is imported only when its command runs."""
 

@@ -12,6 +12,7 @@ from convkit.pipeline.artifact import digest_file
 from convkit.serving.publish import CONFIG, MANIFEST, PENDING, RECORDS
 from convkit.serving.records import SUMS, read_sums
 from convkit.serving.remark import Remark, Severity, place_in
+from convkit.serving.signature import SIGNATURE, Verifier
 from convkit.serving.statement import Statement, read_statement
 from convkit.targets.build_plan import FILE_NAME, read_build_plan
 
@@ -86,6 +87,29 @@ def check_beside(repository: Path, model: Path, beside: Mapping[int, Mapping[str
             fault = _hold(repository, model, name, *allowed)
             if fault:
                 yield fault
+
+
+def check_signature(repository: Path, version: Version, manifest: bytes | None, verifier: Verifier) -> Iterator[Remark]:
+    """Hold a version's signature against its manifest."""
+    path = version.records / SIGNATURE
+    where = place_in(repository, path)
+    envelope = path.read_bytes() if path.is_file() else None
+    if envelope is None or manifest is None:
+        yield Remark(
+            code="check.not-signed",
+            message=f"{place_in(repository, version.folder)} is not signed",
+            hint="publish it with convkit convert --sign KEY.pem",
+            path=where,
+        )
+        return
+    fault = verifier.fault(manifest, envelope)
+    if fault is not None:
+        yield Remark(
+            code="check.signature",
+            message=f"{where} does not vouch for the manifest: {fault}",
+            hint="do not serve this version before you know who published it",
+            path=where,
+        )
 
 
 def check_unknown_beside(repository: Path, model: Path, known: Iterable[str]) -> Iterator[Remark]:

@@ -41,10 +41,16 @@ def infer(
         expected: the outputs wanted, by wire name.
 
     Raises:
-        CheckError: the server refuses the request, or its answer cannot be read.
+        CheckError: the samples are not for this configuration, the server refuses them, or its answer is unreadable.
     """
     described, bodies = [], []
     for tensor in config.input:
+        if tensor.name not in inputs:
+            raise CheckError(
+                f"the recorded samples have no '{tensor.name}', which the configuration asks for",
+                hint="publish the version again, so that both are of one model",
+                code="check.no-sample",
+            )
         array = inputs[tensor.name]
         body = wire_bytes(array)
         bodies.append(body)

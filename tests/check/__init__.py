@@ -1,0 +1,1 @@
+"""`convkit check` on real repositories: those that convkit publishes, and those that others made."""
