@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from convkit.errors import InputError, MetadataError, StepError
 from convkit.graph.model import Tensors, save_model, save_tensors
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
     import torch
+
+T = TypeVar("T")
 
 _DEFAULT_OPSET = 20  # the exporter's own default; Gelu is one node from here on, and Triton 24.10 reads 21
 _LOWEST_OPSET = 18  # the exporter writes 18 also where a lower one is asked for
@@ -43,11 +45,11 @@ def export_torch(
 
     module = load_module(source)
     wanted = wanted_interface(metadata, options.tensor_names, options.max_batch_size)
-    order = _argument_order(module, wanted)
+    call = _how_to_call(module, wanted)
     cases = make_cases(wanted, samples)
-    answers = [_answer(module, wanted, order, case) for case in cases]
-    proto = _export(module, wanted, order, options.opset or _DEFAULT_OPSET)
-    inputs = _graph_inputs(proto, wanted, order)
+    answers = [_answer(module, wanted, call, case) for case in cases]
+    proto = _export(module, wanted, call, options.opset or _DEFAULT_OPSET)
+    inputs = _graph_inputs(proto, wanted, call)
     proto, interface = present(proto, wanted, inputs=inputs, outputs=[value.name for value in proto.graph.output])
     return Exported(
         model=save_model(proto, interface),
@@ -68,45 +70,65 @@ def time_torch(
 
     module = load_module(source)
     wanted = wanted_interface(metadata, options.tensor_names, options.max_batch_size)
-    order = _argument_order(module, wanted)
-    arguments = _arguments(next(iter(inputs)), order)
+    call = _how_to_call(module, wanted)
+    arguments, keywords = call.given(next(iter(inputs)))
     with torch.inference_mode():
-        return time_calls(lambda: module(*arguments), seconds)
+        return time_calls(lambda: module(*arguments, **keywords), seconds)
 
 
-def _argument_order(module: torch.nn.Module, wanted: Interface) -> tuple[str, ...]:
-    """Return the wire names in the order of forward()'s parameters.
+class _Call(NamedTuple):
+    """How forward() gets its inputs: their wire names in its order, and its parameters where those go by keyword."""
 
-    By name where every input of config.txt has a parameter's name; else in config.txt's own order.
+    wires: tuple[str, ...]
+    parameters: tuple[str, ...] = ()
+
+    def given(self, case: dict[str, np.ndarray]) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
+        """Return the positional and the keyword arguments of one call."""
+        tensors = tuple(_tensor(case[name]) for name in self.wires)
+        return self.arranged(tensors)
+
+    def arranged(self, values: tuple[T, ...]) -> tuple[tuple[T, ...], dict[str, T]]:
+        """Return one value for each input as positional or as keyword arguments."""
+        return ((), dict(zip(self.parameters, values, strict=True))) if self.parameters else (values, {})
+
+
+def _how_to_call(module: torch.nn.Module, wanted: Interface) -> _Call:
+    """Match config.txt's inputs to forward()'s parameters.
+
+    By name where every input has a parameter's name, by keyword if other parameters stand between them; else in
+    config.txt's own order.
     """
-    parameters = [
-        name
-        for name, parameter in inspect.signature(module.forward).parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    ]
-    by_name = {name: spec.name for spec in wanted.inputs for name in (spec.alias, spec.name) if name in parameters}
-    if len(set(by_name.values())) == len(wanted.inputs):
-        ordered = tuple(dict.fromkeys(by_name[name] for name in parameters if name in by_name))
-        if [by_name.get(name) for name in parameters[: len(ordered)]] == list(ordered):
-            return ordered
-    return tuple(spec.name for spec in wanted.inputs)
+    parameters = inspect.signature(module.forward).parameters.values()
+    named = {p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    by_name = {name: spec.name for spec in wanted.inputs for name in (spec.alias, spec.name) if name in named}
+    if len(set(by_name.values())) != len(wanted.inputs) or len(by_name) != len(wanted.inputs):
+        return _Call(tuple(spec.name for spec in wanted.inputs))
+    ordered = [name for name in named if name in by_name]
+    wires = tuple(by_name[name] for name in ordered)
+    leading = list(named)[: len(ordered)] == ordered
+    if leading and all(named[name].kind is not inspect.Parameter.KEYWORD_ONLY for name in ordered):
+        return _Call(wires)
+    return _Call(wires, tuple(ordered))
 
 
-def _arguments(case: dict[str, np.ndarray], order: tuple[str, ...]) -> tuple[torch.Tensor, ...]:
+def _tensor(array: np.ndarray) -> torch.Tensor:
     import torch
 
-    return tuple(torch.from_numpy(case[name].copy()) for name in order)
+    if array.dtype.name == "bfloat16":  # ml_dtypes' type, which torch does not know
+        return torch.from_numpy(array.view("int16").copy()).view(torch.bfloat16)
+    return torch.from_numpy(array.copy())
 
 
 def _answer(
-    module: torch.nn.Module, wanted: Interface, order: tuple[str, ...], case: dict[str, np.ndarray]
+    module: torch.nn.Module, wanted: Interface, call: _Call, case: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     import torch
 
-    shapes = ", ".join(f"{name} {list(case[name].shape)}" for name in order)
+    shapes = ", ".join(f"{name} {list(case[name].shape)}" for name in call.wires)
+    arguments, keywords = call.given(case)
     try:
         with torch.inference_mode():
-            result = module(*_arguments(case, order))
+            result = module(*arguments, **keywords)
     except Exception as error:
         raise InputError(
             f"the model fails on inputs of config.txt's shapes ({shapes}): "
@@ -125,13 +147,15 @@ def _answer(
         )
     outputs = {}
     for spec, leaf in zip(wanted.outputs, leaves, strict=True):
-        array = leaf.float().numpy() if spec.dtype is DType.BFLOAT16 else leaf.numpy()
-        if spec.dtype is not DType.BFLOAT16 and str(array.dtype) != spec.dtype.numpy:
+        found = str(leaf.dtype).removeprefix("torch.")
+        if found != spec.dtype.value:
+            known = found in (dtype.value for dtype in DType)
             raise MetadataError(
-                f"config.txt: output '{spec.name}' is declared as {spec.dtype.value}, the model returns {array.dtype}",
-                hint=f"write data_type '{array.dtype}' for it",
+                f"config.txt: output '{spec.name}' is declared as {spec.dtype.value}, the model returns {found}",
+                hint=f"write data_type '{found}' for it" if known else f"no server takes {found}: cast it in the model",
                 code="metadata.type-mismatch",
             )
+        array = leaf.float().numpy() if spec.dtype is DType.BFLOAT16 else leaf.numpy()
         outputs[spec.name] = array
     return outputs
 
@@ -145,23 +169,24 @@ def _leaves(result: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
 
 
-def _export(module: torch.nn.Module, wanted: Interface, order: tuple[str, ...], opset: int) -> onnx.ModelProto:
+def _export(module: torch.nn.Module, wanted: Interface, call: _Call, opset: int) -> onnx.ModelProto:
     import torch
 
     specs = {spec.name: spec for spec in wanted.inputs}
-    sizes = {**case_sizes(wanted)[0], BATCH: _TRACE_BATCH}
-    arguments = _arguments(random_case(wanted, sizes, seed=0) if _drawable(wanted) else {}, order)
+    arguments, keywords = call.given(random_case(wanted, _trace_sizes(wanted), seed=0))
     shapes = tuple(
         {axis: torch.export.Dim.DYNAMIC for axis, dim in enumerate(specs[name].dims) if isinstance(dim, str)}
-        for name in order
+        for name in call.wires
     )
+    positional, by_keyword = call.arranged(shapes)
     try:
         program = torch.onnx.export(
             module,
             arguments,
+            kwargs=keywords,
             dynamo=True,
             opset_version=opset,
-            dynamic_shapes=shapes if any(shapes) else None,
+            dynamic_shapes=(by_keyword or positional) if any(shapes) else None,
             external_data=False,
             verbose=False,
         )
@@ -184,8 +209,11 @@ def _export(module: torch.nn.Module, wanted: Interface, order: tuple[str, ...], 
     return proto
 
 
-def _drawable(wanted: Interface) -> bool:
-    return all(spec.dtype is not DType.STRING for spec in wanted.inputs)
+def _trace_sizes(wanted: Interface) -> dict[str, int]:
+    """Choose sizes to trace with; where it can be no 1, for which torch.export makes a graph of its own."""
+    cases = case_sizes(wanted)
+    sizes = {name: next((case[name] for case in cases if case[name] > 1), size) for name, size in cases[0].items()}
+    return {**sizes, BATCH: _TRACE_BATCH}
 
 
 def _reason(error: BaseException) -> str:
@@ -198,23 +226,26 @@ def _reason(error: BaseException) -> str:
 
 def _export_hint(error: BaseException) -> str:
     text = str(error) + str(error.__cause__ or "")
-    if "specialized" in text or "Constraints violated" in text:
-        return "the model fixes a dimension that config.txt leaves free (-1): write its number in config.txt"
+    if any(sign in text for sign in ("specialized", "Constraints violated", "inferred a static shape")):
+        return (
+            "the model fixes a dimension that config.txt leaves free: write its number in config.txt instead of -1, and "
+            '"batch_size": 0 where it is the batch'
+        )
     return "torch.export must be able to follow forward(): the log names the module and line"
 
 
-def _graph_inputs(proto: onnx.ModelProto, wanted: Interface, order: tuple[str, ...]) -> list[str]:
+def _graph_inputs(proto: onnx.ModelProto, wanted: Interface, call: _Call) -> list[str]:
     """Return the graph's input tensors in the order of `wanted`.
 
     Raises:
         InputError: the graph has dropped an input that it does not use.
     """
     names = [value.name for value in proto.graph.input]
-    if len(names) != len(order):
+    if len(names) != len(call.wires):
         raise InputError(
-            f"the exported graph has {len(names)} inputs ({', '.join(names)}), config.txt lists {len(order)}",
+            f"the exported graph has {len(names)} inputs ({', '.join(names)}), config.txt lists {len(call.wires)}",
             hint="take inputs that the model does not use out of config.txt",
             code="export.inputs",
         )
-    by_wire = dict(zip(order, names, strict=True))
+    by_wire = dict(zip(call.wires, names, strict=True))
     return [by_wire[spec.name] for spec in wanted.inputs]

@@ -133,9 +133,10 @@ def _fill(module: Any, state: Any, source: TorchSource) -> None:
     if not isinstance(module, torch.nn.Module):
         return  # reported by the caller, with the type
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        keys = f" with the keys {', '.join(map(str, list(state)[:8]))}" if isinstance(state, dict) else ""
         raise InputError(
-            f"{source.checkpoint} holds a {type(state).__name__}, not a state dict",
-            hint="save it with torch.save(model.state_dict(), path)",
+            f"{source.checkpoint} holds a {type(state).__name__}{keys}, not a state dict",
+            hint="save the weights alone: torch.save(model.state_dict(), path)",
             code="source.no-state-dict",
         )
     try:
