@@ -8,6 +8,7 @@ import msgspec
 
 from convkit import __version__
 from convkit.errors import ConvkitError
+from convkit.fetching import fetched
 from convkit.graph.census import Census, census_of
 from convkit.graph.model import Model
 from convkit.graph.precision import to_fp16
@@ -16,10 +17,11 @@ from convkit.measure.compare import compare_outputs, hold_against, refuse_differ
 from convkit.measure.latency import PLANS, measure_latency
 from convkit.order import Order, prepare
 from convkit.pipeline.artifact import use_index
-from convkit.pipeline.cache import Cache, default_root
+from convkit.pipeline.cache import Cache
 from convkit.pipeline.events import Observer, nobody
 from convkit.pipeline.identity import library_versions
 from convkit.pipeline.runner import Contender, Runner
+from convkit.pipeline.shared import open_cache
 from convkit.pipeline.stat_index import StatIndex
 from convkit.pipeline.step import step
 from convkit.pipeline.stopwatch import Timing
@@ -59,7 +61,7 @@ def convert(
     Raises:
         ConvkitError: nothing was published; its `report` is the path of the failed run's report.
     """
-    cache = cache or Cache(default_root())
+    cache = cache or open_cache(observer)
     use_index(StatIndex(cache.root / "digests.sqlite"))
     options = request.quantize
     dossier = Dossier(target=request.to, precision=options.precision, measure=request.measure.mode, command=command)
@@ -67,7 +69,7 @@ def convert(
     dossier.gate_options, dossier.check_options = request.gates, request.check
     with Runner(cache, observer, dry=dry) as run:
         try:
-            order = prepare(request)
+            order = prepare(fetched(request, cache, run.observe))
             return _convert(order, run, dossier)
         except ConvkitError as error:
             _report_failure(error, run, dossier, request, cache)
