@@ -228,7 +228,7 @@ def _export_hint(error: BaseException) -> str:
     text = str(error) + str(error.__cause__ or "")
     if any(sign in text for sign in ("specialized", "Constraints violated", "inferred a static shape")):
         return (
-            "the model fixes a dimension that config.txt leaves free: write its number in config.txt instead of -1, and "
+            "the model fixes a dimension that config.txt leaves free: write its number there instead of -1, and "
             '"batch_size": 0 where it is the batch'
         )
     return "torch.export must be able to follow forward(): the log names the module and line"
