@@ -71,12 +71,13 @@ def command(
     ] = None,
     report_dir: Annotated[str | None, typer.Option(help="Write the report here too, also a failed run's.")] = None,
     locked: Annotated[str | None, typer.Option(help="A manifest.json: give that very result, or refuse.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="MODEL.toml with [[model]]s: convert so many at a time.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Run nothing; say what would run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Warnings and errors only.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="The whole report at the end.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> None:
+) -> int | None:
     """Convert a model, check it, measure it, and publish it for a server."""
     del debug  # read by the application, before anything else
     given: dict[str, Any] = {
@@ -115,15 +116,34 @@ def command(
         *(_nested(key, value) for key, value in given.items() if value is not None),
         *(parse_setting(setting) for setting in settings or ()),
     )
+    if model is not None and model.endswith(".toml"):
+        from convkit.cli.fleet import convert_models
+
+        refuse_together({"--recipe": recipe, "--dry-run": dry_run}, f"{model}, which holds several models")
+        del arguments["model"]
+        return convert_models(Path(model), arguments, jobs=jobs, as_json=as_json, quiet=quiet)
+    refuse_together({"--jobs": jobs}, "one model; it is for a recipe with [[model]] tables")
     report = _converted(arguments, recipe, quiet=quiet or as_json, dry=dry_run, may_ask=not (quiet or as_json))
     if report is None:
-        return
+        return None
     if as_json:
         from convkit.report.document import to_json
 
         sys.stdout.write(to_json(report.head()))
     elif not quiet:
         _show(report, details=verbose)
+    return None
+
+
+def refuse_together(options: dict[str, object], what: str) -> None:
+    """Refuse those of the options that are given.
+
+    Raises:
+        UsageError: one is.
+    """
+    for option, value in options.items():
+        if value not in (None, False):
+            raise UsageError(f"{option} does not go with {what}", hint="leave it out", code="usage.together")
 
 
 def _converted(arguments: Table, recipe: Path | None, *, quiet: bool, dry: bool, may_ask: bool) -> Report | None:

@@ -11,14 +11,9 @@ from convkit.errors import ConvkitError, UsageError
 def show_error(error: ConvkitError, *, as_json: bool) -> None:
     """Tell what failed and how to mend it."""
     if as_json:
-        from convkit.report.document import Failure, Report, Result, Status, to_json
+        from convkit.report.document import Report, failed, to_json
 
-        if isinstance(error.document, Report):
-            result = error.document.head()
-        else:
-            failure = Failure(code=error.code, stage=error.stage, message=error.message, hint=error.hint)
-            result = Result(status=Status.FAILED, exit_code=int(error.exit_status), error=failure)
-        sys.stdout.write(to_json(result))
+        sys.stdout.write(to_json(error.document.head() if isinstance(error.document, Report) else failed(error)))
     where = f" ({error.stage})" if error.stage else ""
     sys.stderr.write(_styled(f"error{where}: ", "31;1") + error.message + "\n")
     sys.stderr.write(_styled("  hint: ", "36") + error.hint + "\n")

@@ -23,7 +23,7 @@ def watcher(*, quiet: bool) -> Iterator[Observer]:
         with _Bars() as bars:
             yield bars.show
     else:
-        yield _Lines().show
+        yield Lines().show
 
 
 def _only_warnings(event: Event) -> None:
@@ -31,12 +31,13 @@ def _only_warnings(event: Event) -> None:
         sys.stderr.write(f"warning: {event.message}\n")
 
 
-class _Lines:
+class Lines:
     """One line for each step that ran, and now and then one for a long step."""
 
     _EVERY_S = 10.0
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
         self._last = time.monotonic()
 
     def show(self, event: Event) -> None:
@@ -44,11 +45,13 @@ class _Lines:
             case StepFinished(cached=True):
                 return
             case StepFinished():
-                sys.stderr.write(f"{event.title}: {event.seconds:.1f} s, {_megabytes(event.peak_bytes)}\n")
+                sys.stderr.write(
+                    f"{self._prefix}{event.title}: {event.seconds:.1f} s, {_megabytes(event.peak_bytes)}\n"
+                )
             case StepProgress() if event.total and time.monotonic() - self._last > self._EVERY_S:
-                sys.stderr.write(f"  {event.done} of {event.total} {event.text}\n")
+                sys.stderr.write(f"{self._prefix}  {event.done} of {event.total} {event.text}\n")
             case Warned():
-                sys.stderr.write(f"warning: {event.message}\n")
+                sys.stderr.write(f"{self._prefix}warning: {event.message}\n")
             case _:
                 return
         self._last = time.monotonic()

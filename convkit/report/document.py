@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-from convkit.errors import InputError
+from convkit.errors import ConvkitError, InputError
 from convkit.measure.compare import OutputDifference
 from convkit.measure.gates import Gate
 
@@ -262,8 +262,20 @@ class Report(Result, frozen=True, kw_only=True, tag="convkit.report/1"):
         return Result(**{name: getattr(self, name) for name in Result.__struct_fields__})
 
 
-def to_json(document: Result | Built) -> str:
-    """Write a result or a report as indented JSON with a newline at its end."""
+class Reports(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="convkit.reports/1"):
+    """What `convkit report --format json` prints of several models."""
+
+    reports: tuple[Report, ...]
+
+
+def failed(error: ConvkitError) -> Result:
+    """Return what `--json` prints of an error where no report was begun."""
+    failure = Failure(code=error.code, stage=error.stage, message=error.message, hint=error.hint)
+    return Result(status=Status.FAILED, exit_code=int(error.exit_status), error=failure)
+
+
+def to_json(document: msgspec.Struct) -> str:
+    """Write a result or reports as indented JSON with a newline at its end."""
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
 
 

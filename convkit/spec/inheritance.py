@@ -24,8 +24,15 @@ _VARIABLE = re.compile(r"\$?\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def read_chain(path: Path, *, environment: Mapping[str, str] = os.environ) -> tuple[Recipe, ...]:
+def read_chain(
+    path: Path, *, environment: Mapping[str, str] = os.environ, root: Path | None = None
+) -> tuple[Recipe, ...]:
     """Read a recipe and those that it extends, the farthest first; in each, declared variables are filled in.
+
+    Args:
+        path: the recipe.
+        environment: the variables.
+        root: the folder from which messages name the files; by default the recipe's own.
 
     Raises:
         InputError: a recipe cannot be read, extends itself, extends too many, or uses a variable that it does not
@@ -33,7 +40,8 @@ def read_chain(path: Path, *, environment: Mapping[str, str] = os.environ) -> tu
     """
     chain: list[Recipe] = []
     seen: list[Path] = []
-    found, name = path, path.name
+    root = root or path.parent
+    found, name = path, os.path.relpath(path, root)
     while True:
         seen.append(found.resolve())
         recipe = read_recipe(found, name=name)
@@ -42,22 +50,27 @@ def read_chain(path: Path, *, environment: Mapping[str, str] = os.environ) -> tu
         chain.insert(0, recipe)
         if below is None:
             return tuple(chain)
-        found, name = _extended(recipe, below, path.parent)
+        found, name = extended_by(recipe, below, root)
         _refuse_endless(recipe, found, seen)
 
 
-def _extended(recipe: Recipe, below: Any, root: Path) -> tuple[Path, str]:
-    """Return the path that `extends` names, and what messages call it."""
+def extended_by(recipe: Recipe, below: Any, root: Path, *, at: KeyPath = ()) -> tuple[Path, str]:
+    """Return the path that `extends`, in the table at `at`, names, and what messages call it.
+
+    Raises:
+        InputError: it is no path, or there is no such file.
+    """
     if not isinstance(below, str) or not below:
         raise InputError(
-            f"{place_of(recipe, (EXTENDS,))}: expected a path in quotes, got {shown(below)}",
+            f"{place_of(recipe, (EXTENDS,), at=at)}: expected a path in quotes, got {shown(below)}",
             hint="name one recipe",
             code="recipe.extends",
         )
     found = recipe.path.parent / below
     if not found.is_file():
+        problem = "is no file" if found.exists() else "does not exist"
         raise InputError(
-            f"{place_of(recipe, (EXTENDS,))}: {shown(below)} {'is no file' if found.exists() else 'does not exist'}",
+            f"{place_of(recipe, (EXTENDS,), at=at)}: {shown(below)} {problem}",
             hint="paths in a recipe are seen from where it lies",
             code="recipe.extends",
         )
