@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from convkit.report.bars import bars
+from convkit.report.bars import Bars, bars
 from convkit.report.document import Report
-from convkit.report.sheet import sheet, tone
+from convkit.report.sheet import Sheet, sheet, tone
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -16,8 +16,17 @@ if TYPE_CHECKING:
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def to_html(report: Report) -> str:
-    """Write a report as an HTML page. Every text is escaped."""
+class _Page(NamedTuple):
+    """One report on the page."""
+
+    sheet: Sheet
+    drawings: tuple[Bars, ...]
+    prefix: str
+    """Stands before the ids of its sections, which are unique on the page."""
+
+
+def to_html(*reports: Report) -> str:
+    """Write reports as one HTML page, below each other. Every text is escaped."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -29,7 +38,12 @@ def to_html(report: Report) -> str:
         keep_trailing_newline=True,
     )
     environment.filters.update(tone=tone, breakable=_breakable)
-    return environment.get_template("report.html.j2").render(sheet=sheet(report), drawings=bars(report), report=report)
+    pages = [
+        _Page(sheet=sheet(report), drawings=bars(report), prefix=f"{number}-" if number else "")
+        for number, report in enumerate(reports)
+    ]
+    title = pages[0].sheet.title if len(pages) == 1 else f"{len(pages)} models"
+    return environment.get_template("report.html.j2").render(pages=pages, title=title)
 
 
 def _breakable(text: str) -> Markup:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from convkit.report.document import Report
 from convkit.report.sheet import Section, Table, sheet
@@ -33,6 +33,11 @@ def escape(text: str) -> str:
     """Return a text that Markdown shows as it is, in a table's cell too; an @ mentions nobody."""
     text = _SPECIAL.sub(r"\\\g<0>", html.escape(text, quote=False))
     return _MENTION.sub("@<!-- -->", _LIST_MARK.sub(r"\1\\\2", text))
+
+
+def sections_to_markdown(sections: Iterable[Section]) -> str:
+    """Write sections alone as Markdown."""
+    return "\n\n".join(block for section in sections for block in _section(section)) + "\n"
 
 
 def _section(section: Section) -> Iterator[str]:

@@ -58,15 +58,15 @@ def sheet(report: Report) -> Sheet:
         title=plain(_title(report)),
         subtitle=plain(_subtitle(report)),
         better=tuple(map(plain, _better(report))),
-        sections=tuple(_plain_section(section) for section in _sections(report)),
+        sections=tuple(plain_section(section) for section in _sections(report)),
     )
 
 
 def tone(text: str) -> Tone:
     """Tell whether a cell or line is bad or good news: by its words, which the renderers only colour."""
-    if "SLOWER" in text or "FAILED" in text or text in (Verdict.FAILED.value, Verdict.INCONCLUSIVE.value):
+    if "SLOWER" in text or "FAILED" in text or text in ("WORSE", Verdict.FAILED.value, Verdict.INCONCLUSIVE.value):
         return "bad"
-    return "good" if text in ("passed", "faster") else ""
+    return "good" if text in ("passed", "faster", "better") else ""
 
 
 def plain(text: str) -> str:
@@ -79,7 +79,8 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def _plain_section(section: Section) -> Section:
+def plain_section(section: Section) -> Section:
+    """Return a section whose texts are plain."""
     table = section.table
     if table is not None:
         table = msgspec.structs.replace(

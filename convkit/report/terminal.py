@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -33,6 +33,15 @@ def to_terminal(report: Report, *, width: int = 80, color: bool = False, details
 
     Without `details` only what most readers want is shown: what got worse, size, speed and the final numbers.
     """
+    return _printed(_parts(report, details=details), width=width, color=color)
+
+
+def sections_to_terminal(sections: Iterable[Section], *, width: int = 80, color: bool = False) -> str:
+    """Write sections alone as lines of at most `width` columns."""
+    return _printed(sections, width=width, color=color)
+
+
+def _printed(parts: Iterable[Section | RenderableType], *, width: int, color: bool) -> str:
     from rich.console import Console
 
     page = io.StringIO()
@@ -47,7 +56,7 @@ def to_terminal(report: Report, *, width: int = 80, color: bool = False, details
         emoji=False,
         legacy_windows=False,
     )
-    for part in _parts(report, details=details):
+    for part in parts:
         if isinstance(part, Section):
             _print_section(console, part)
         else:
