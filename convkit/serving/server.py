@@ -77,7 +77,7 @@ class Server:
             "--model-control-mode=explicit",
             "--disable-auto-complete-config",
             "--allow-metrics=false",
-            "--exit-timeout-secs=5",
+            "--exit-timeout-secs=1",
             *([f"--model-config-name={config_name}"] if config_name else []),
         ]
         self._process: subprocess.Popen[bytes] | None = None
