@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("convkit.cli.report", "Show the report of a conversion, or of every model of a repository."),
     "compare": ("convkit.cli.compare", "What changed between two releases, by their reports."),
     "check": ("convkit.cli.check", "Check a model repository: digests, configurations, releases, answers."),
+    "schema": ("convkit.cli.schema", "Print the JSON Schema of what convkit reads and writes."),
 }
 """Every command: the module that defines it, and what it does. A module is imported only when its command runs."""
 
