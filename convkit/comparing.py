@@ -6,10 +6,10 @@ from pathlib import Path
 
 import msgspec
 
-from convkit.errors import ExitStatus
+from convkit.errors import CheckError
 from convkit.report.changes import ModelChanges, compare_reports
 from convkit.report.changes_sheet import shown
-from convkit.report.document import Failure, Status
+from convkit.report.document import Failure, Status, failed
 from convkit.reporting import read_reports
 
 
@@ -65,11 +65,10 @@ def compare(before: Path, after: Path, *, fail_on_regression: bool = False) -> C
     )
     if not (fail_on_regression and found.regressions):
         return found
-    failure = Failure(
+    error = CheckError(
+        "\n".join(found.regressions),
+        hint="let it pass by leaving out --fail-on-regression; 'convkit report' tells more of each release",
         code="compare.regression",
-        stage=None,
-        message="\n".join(found.regressions),
-        hint="publish it all the same without --fail-on-regression, or see 'convkit report' for what changed",
     )
-    status = ExitStatus.CHECK_FAILED
-    return msgspec.structs.replace(found, status=Status.FAILED, exit_code=int(status), error=failure)
+    head = failed(error)
+    return msgspec.structs.replace(found, status=head.status, exit_code=head.exit_code, error=head.error)
