@@ -113,7 +113,7 @@ def _check(path: Path, triton: str | None, tensorrt: str | None, serve: bool, ke
     with contextlib.ExitStack() as stack:
         stack.enter_context(_no_publication(repository))
         server = stack.enter_context(open_server(repository)) if serve else None
-        root = tuple(check_root(repository, models)) if path.absolute() == repository else ()
+        root = tuple(check_root(repository)) if path.absolute() == repository else ()
         checked = tuple(_model(repository, model, asked, server) for model in models)
     wrong = any(remark.severity is Severity.ERROR for model in checked for remark in (*root, *model.findings))
     return CheckReport(

@@ -18,7 +18,7 @@ from convkit.measure.latency import PLANS, measure_latency
 from convkit.order import Order, prepare
 from convkit.pipeline.artifact import use_index
 from convkit.pipeline.cache import Cache
-from convkit.pipeline.events import Observer, nobody
+from convkit.pipeline.events import Observer, Warned, nobody
 from convkit.pipeline.identity import library_versions
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.shared import open_cache
@@ -31,6 +31,7 @@ from convkit.report.document import Report, Status
 from convkit.report.files import report_files
 from convkit.report.gates import missed, refuse_missed, timed
 from convkit.request import Request, target_options
+from convkit.serving.layout import STRANGER, STRANGER_HINT, strangers
 from convkit.serving.manifest import Lock, write_manifest
 from convkit.serving.publish import MODEL_FOLDER, Publication, find_unchanged, locked, next_version, publish
 from convkit.serving.records import expected_files
@@ -259,12 +260,15 @@ def _publish(
     if lock is not None:
         lock.hold_results(publication.manifest)
     with run.account("publish", "Publish"), locked(repository):
+        _warn_of_strangers(run, repository)
         unchanged = find_unchanged(repository, publication, request.version)
         if unchanged is not None:
             folder = unchanged.folder if pending else unchanged.folder / "convkit"
-            return dossier.report(
+            report = dossier.report(
                 run, status=Status.UNCHANGED, version=unchanged.version, report_path=str(folder / "report.json")
             )
+            _write_where_asked(report, request)
+            return report
         number = request.version or next_version(repository, name)
         records = "" if pending else "convkit/"
         place = repository / name / ("pending" if pending else "") / str(number) / records
@@ -281,9 +285,20 @@ def _publish(
             replace=request.replace,
             same_interface=same_interface(repository / name, triton.config),
         )
-    if request.report_dir:
-        write_reports(Path(request.report_dir), rendered)
+    _write_where_asked(report, request)
     return report
+
+
+def _write_where_asked(report: Report, request: Request) -> None:
+    """Write the report besides the repository, where a place was named for it."""
+    if request.report_dir:
+        write_reports(Path(request.report_dir), report_files(report))
+
+
+def _warn_of_strangers(run: Runner, repository: Path) -> None:
+    for folder in strangers(repository):
+        message = f"{STRANGER.format(name=folder.name)}; {STRANGER_HINT}"
+        run.observe(Warned(code="repository.not-a-model", message=message))
 
 
 def _expected(exported: Exported, request: Request) -> dict[str, Path | bytes]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from convkit.errors import InputError
 from convkit.report.document import Report, read_report
 from convkit.report.render import Format, render_all
-from convkit.serving.check_layout import find_models, is_model, versions_of
+from convkit.serving.check_layout import find_models, versions_of
+from convkit.serving.layout import is_model
 from convkit.serving.publish import RECORDS
 
 REPORT = "report.json"

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from convkit.errors import InputError
 from convkit.serving.check_files import Version
+from convkit.serving.in_place import STAGING
+from convkit.serving.layout import STRANGER, STRANGER_HINT, is_model, numbered, strangers
 from convkit.serving.publish import CONFIG, CONFIGS, PENDING, WARMUP
 from convkit.serving.remark import Remark, Severity, place_in
 
-_STAGING = ".convkit-staging-"
 _KNOWN_FOLDERS = (PENDING, CONFIGS, WARMUP, "initial_state")
 _NO_REPOSITORY = "name a model repository, or one model in it: a model's folder holds config.pbtxt or numbered versions"
 
@@ -38,37 +39,25 @@ def find_models(path: Path) -> tuple[Path, list[Path]]:
     return path, models
 
 
-def is_model(folder: Path) -> bool:
-    """Tell whether a folder is meant as a model."""
-    return (folder / CONFIG).is_file() or (folder / PENDING).is_dir() or any(_numbered(folder))
-
-
 def versions_of(model: Path) -> list[Version]:
     """Return a model's versions, those still to be built after the others, each in the order of their numbers."""
-    live = [Version(number=int(p.name), folder=p) for p in _numbered(model)]
-    pending = [Version(number=int(p.name), folder=p, pending=True) for p in _numbered(model / PENDING)]
+    live = [Version(number=int(p.name), folder=p) for p in numbered(model)]
+    pending = [Version(number=int(p.name), folder=p, pending=True) for p in numbered(model / PENDING)]
     return [*sorted(live, key=lambda v: v.number), *sorted(pending, key=lambda v: v.number)]
 
 
-def _numbered(folder: Path) -> Iterator[Path]:
-    if folder.is_dir():
-        yield from (p for p in folder.iterdir() if p.name.isascii() and p.name.isdigit() and p.is_dir())
-
-
-def check_root(repository: Path, models: list[Path]) -> Iterator[Remark]:
+def check_root(repository: Path) -> Iterator[Remark]:
     """Look for folders that Triton would take for models, and for what interrupted runs have left."""
-    for folder in sorted(child for child in repository.iterdir() if child.is_dir() and child not in models):
-        if folder.name.startswith(_STAGING):
-            yield _leftover(repository, folder)
-            continue
+    for folder in strangers(repository):
         yield Remark(
             code="repository.not-a-model",
-            message=f"{folder.name}: Triton takes every folder here for a model, and this one is none: no config.pbtxt "
-            "and no version",
-            hint="move it out of the repository: a server that loads every model refuses to start on it",
+            message=STRANGER.format(name=folder.name),
+            hint=STRANGER_HINT,
             path=folder.name,
         )
-    for folder in sorted(repository.parent.glob(f"{_STAGING}{glob.escape(repository.name)}-*")):
+    for folder in sorted(repository.glob(f"{STAGING}*")):
+        yield _leftover(repository, folder)
+    for folder in sorted(repository.parent.glob(f"{STAGING}{glob.escape(repository.name)}-*")):
         yield _leftover(repository, folder)
 
 
@@ -76,7 +65,7 @@ def check_versions(repository: Path, model: Path, versions: list[Version]) -> It
     """Look at a model's own folder: its versions, and folders that mean nothing there."""
     live = [version for version in versions if not version.pending]
     for folder in sorted(child for child in model.iterdir() if child.is_dir()):
-        if folder.name.startswith(_STAGING):
+        if folder.name.startswith(STAGING):
             yield _leftover(repository, folder)
         elif folder.name.isdigit() and folder.name.startswith("0"):
             yield Remark(

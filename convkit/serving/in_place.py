@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-_STAGING = ".convkit-staging-"
+STAGING = ".convkit-staging-"
 _LOCK_FILE = ".convkit.lock"
 _RENAME_EXCHANGE = 2  # renameat2(2)
 _AT_FDCWD = -100
@@ -108,7 +108,7 @@ def staging_folder(repository: Path, name: str) -> Iterator[Path]:
         place, made = model, not model.exists()
         place.mkdir(exist_ok=True)
     _clear_staging(resolved)
-    folder = Path(tempfile.mkdtemp(prefix=f"{_STAGING}{resolved.name}-", dir=place))
+    folder = Path(tempfile.mkdtemp(prefix=f"{STAGING}{resolved.name}-", dir=place))
     folder.chmod(0o755)
     try:
         yield folder
@@ -121,7 +121,7 @@ def staging_folder(repository: Path, name: str) -> Iterator[Path]:
 
 def _clear_staging(repository: Path) -> None:
     """Remove what dead runs left; the lock is held, so that no living one is at work."""
-    left = re.compile(re.escape(f"{_STAGING}{repository.name}-") + "[a-z0-9_]{8}")
+    left = re.compile(re.escape(f"{STAGING}{repository.name}-") + "[a-z0-9_]{8}")
     for place in (repository.parent, *(path for path in repository.iterdir() if path.is_dir())):
         with contextlib.suppress(PermissionError):
             for path in list(place.iterdir()):
