@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -73,6 +74,9 @@ def command(
     locked: Annotated[str | None, typer.Option(help="A manifest.json: give that very result, or refuse.")] = None,
     jobs: Annotated[int | None, typer.Option(help="MODEL.toml with [[model]]s: convert so many at a time.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Run nothing; say what would run.")] = False,
+    write_recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="Write what is asked for here, as a recipe.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Warnings and errors only.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="The whole report at the end.")] = False,
@@ -119,10 +123,16 @@ def command(
     if model is not None and model.endswith(".toml"):
         from convkit.cli.fleet import convert_models
 
-        refuse_together({"--recipe": recipe, "--dry-run": dry_run}, f"{model}, which holds several models")
+        others: dict[str, object] = {"--recipe": recipe, "--dry-run": dry_run, "--write-recipe": write_recipe}
+        refuse_together(others, f"{model}, which holds several models")
         del arguments["model"]
         return convert_models(Path(model), arguments, jobs=jobs, as_json=as_json, quiet=quiet)
     refuse_together({"--jobs": jobs}, "one model; it is for a recipe with [[model]] tables")
+    if write_recipe is not None:
+        from convkit import written
+
+        request = make_request(arguments, recipe=recipe)
+        written.write_recipe(request, write_recipe, command=shlex.join(["convkit", *sys.argv[1:]]))
     report = _converted(arguments, recipe, quiet=quiet or as_json, dry=dry_run, may_ask=not (quiet or as_json))
     if report is None:
         return None
