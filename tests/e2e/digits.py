@@ -1,0 +1,72 @@
+"""The two sample models, and what their own frameworks answer."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from e2e.published import Array
+
+SAMPLE_MODELS = Path(__file__).resolve().parents[2] / "sample_models"
+
+
+class Digits:
+    """One sample model: where it lies, what convkit is told of it, and the framework's own answers."""
+
+    def __init__(self, name: str, *, output: str, max_batch_size: int, trust: bool) -> None:
+        self.name = name
+        self.folder = SAMPLE_MODELS / name
+        self.output = output
+        self.max_batch_size = max_batch_size
+        self.arguments = ("--trust",) if trust else ()
+        self.calibration = self.folder / "calibration.npz"
+
+    @cached_property
+    def held_out(self) -> Mapping[str, Array]:
+        """`image` and `labels`."""
+        with np.load(self.folder / "heldout.npz") as data:
+            return dict(data)
+
+    @property
+    def images(self) -> Array:
+        return self.held_out["image"]
+
+    @property
+    def labels(self) -> Array:
+        return self.held_out["labels"]
+
+    @cached_property
+    def scores(self) -> Array:
+        """What the framework answers on the held-out images."""
+        return _by_torch(self.folder, self.images) if (self.folder / "model.py").exists() else self._by_tensorflow()
+
+    def _by_tensorflow(self) -> Array:
+        import tensorflow as tf
+
+        serving = tf.saved_model.load(str(self.folder)).signatures["serving_default"]
+        scores: Array = serving(image=tf.constant(self.images))[self.output].numpy()
+        return scores
+
+    @property
+    def sources(self) -> dict[str, Path]:
+        """The model's own files, as a manifest is to name them."""
+        names = ["model.pth", "model.py"] if (self.folder / "model.py").exists() else ["saved_model.pb"]
+        return {name: self.folder / name for name in [*names, "config.txt"]}
+
+
+def _by_torch(folder: Path, images: Array) -> Array:
+    import torch
+
+    module: Any = runpy.run_path(str(folder / "model.py"))["load_model"]()
+    with torch.inference_mode():
+        scores: Array = module(torch.from_numpy(images)).numpy()
+    return scores
+
+
+CNN = Digits("digits_cnn", output="logits", max_batch_size=8, trust=True)
+KERAS = Digits("digits_keras", output="probs", max_batch_size=0, trust=False)
