@@ -188,7 +188,7 @@ class Runner:
     def _worker(self, environment: str) -> Worker:
         if environment not in self._workers:
             log = self.cache.root / "logs" / f"{self._scratch_folder().name}-{environment}.log"
-            self._workers[environment] = Worker(environment, log)
+            self._workers[environment] = Worker(environment, log, self._scratch_folder())
         return self._workers[environment]
 
     def _scratch_folder(self) -> Path:

@@ -29,6 +29,7 @@ from convkit.pipeline.artifact import use_scratch
 from convkit.pipeline.cache import space_in
 from convkit.pipeline.channel import Call, Happened, Raised, Reply, Request, Returned, WarmUp, receive, send
 from convkit.pipeline.events import Observer
+from convkit.pipeline.isolation import isolate
 from convkit.pipeline.step import Step, find_step
 
 _REQUESTS = msgspec.json.Decoder(Request)
@@ -52,13 +53,16 @@ SETTINGS: dict[str, dict[str, str]] = {"tensorflow": {"TF_CPP_MIN_LOG_LEVEL": "2
 class Worker:
     """The runner's handle on one worker process."""
 
-    def __init__(self, environment: str, log: Path) -> None:
+    def __init__(self, environment: str, log: Path, scratch: Path) -> None:
         self.environment = environment
         self.log = log
         ours, theirs = socket.socketpair()
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "convkit.pipeline.worker", str(theirs.fileno()), str(os.getpid())],
+                [
+                    *(sys.executable, "-P", "-m", "convkit.pipeline.worker"),
+                    *(str(theirs.fileno()), str(os.getpid()), str(scratch)),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -68,6 +72,7 @@ class Worker:
                     **os.environ,
                     **SETTINGS.get(environment, {}),
                     "PYTHONUNBUFFERED": "1",
+                    "TMPDIR": str(scratch),
                     "PYTHONPATH": os.pathsep.join(_import_path()),
                 },
             )
@@ -237,5 +242,6 @@ def die_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
+    isolate(Path(sys.argv[3]))
     die_with(int(sys.argv[2]))
     serve(socket.socket(fileno=int(sys.argv[1])))

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from convkit.errors import InputError, StepError
+from convkit.pipeline import events
 from convkit.pipeline.artifact import Artifact
+from convkit.pipeline.isolation import missing
 from convkit.sources.checkpoint import CheckpointKind, read_checkpoint
 
 if TYPE_CHECKING:
@@ -65,6 +67,8 @@ def load_module(source: TorchSource) -> torch.nn.Module:
     import torch
 
     if source.digest not in _loaded:
+        if source.trusted and (reach := missing()):
+            events.warn("isolation.partial", f"this system lets the model's own code {reach}")
         with _as_the_author_runs_it(source) if source.trusted else contextlib.nullcontext():
             module = _build(source)
         if not isinstance(module, torch.nn.Module):
