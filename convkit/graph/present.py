@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 BATCH = "batch"
 MAX_IR_VERSION = 10
 """What ONNX Runtime 1.19 reads, which Triton 24.10 carries; nothing that convkit writes needs a newer one."""
+_MIN_IR_VERSION = 8
+"""Below 4 every weight must be an input too; functions inside the model came with 8."""
 DEFAULT_MAX_BATCH = 8
 
 
@@ -60,8 +62,8 @@ def _dim_name(tensor: str, axis: int) -> str:
 def interface_of(proto: onnx.ModelProto, *, max_batch_size: int | None = None) -> Interface:
     """Read the interface that a graph itself declares. A dimension without a name or number gets a name.
 
-    A first dimension that is dynamic in every input and output is the batch: it is called ``batch``, and
-    `max_batch_size` is 8 unless given.
+    A first dimension that is dynamic in every input and output, and stands nowhere else, is the batch: it is called
+    ``batch``, and `max_batch_size` is 8 unless given.
 
     Raises:
         InputError: an input or output is a sequence, map or optional, or of a type that no server takes.
@@ -70,7 +72,8 @@ def interface_of(proto: onnx.ModelProto, *, max_batch_size: int | None = None) -
     inputs = tuple(_declared(value) for value in proto.graph.input if value.name not in weights)
     outputs = tuple(_declared(value) for value in proto.graph.output)
     firsts = {spec.dims[0] if spec.dims else 0 for spec in (*inputs, *outputs)}
-    batched = bool(firsts) and all(isinstance(dim, str) for dim in firsts)
+    others = {dim for spec in (*inputs, *outputs) for dim in spec.dims[1:]}
+    batched = bool(firsts) and all(isinstance(dim, str) and dim not in others for dim in firsts)
     if batched:
         inputs, outputs = (
             tuple(
@@ -89,7 +92,7 @@ def _declared(value: onnx.ValueInfoProto) -> TensorSpec:
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type":
         raise InputError(
-            f"'{value.name}' is a {(kind or 'value of no type').removesuffix('_type')}, not a tensor",
+            f"'{value.name}' holds a value of the kind '{(kind or 'none').removesuffix('_type')}', not a tensor",
             hint="servers send and take tensors; convert the model without it (for scikit-learn: zipmap off)",
             code="model.not-a-tensor",
         )
@@ -100,31 +103,45 @@ def _declared(value: onnx.ValueInfoProto) -> TensorSpec:
             hint="cast it inside the model to a type that config.txt can name",
             code="model.element-type",
         )
-    dims = tuple(
-        dim.dim_value if dim.HasField("dim_value") else _usable(dim.dim_param) or _dim_name(value.name, axis)
-        for axis, dim in enumerate(value.type.tensor_type.shape.dim)
-    )
+    shape = value.type.tensor_type.shape.dim
+    if any(_fixed(dim) == 0 for dim in shape):
+        raise InputError(
+            f"'{value.name}' has a dimension of 0: it can hold nothing",
+            hint="export the model again with that dimension free, or with its real size",
+            code="model.empty-dimension",
+        )
+    dims = tuple(_fixed(dim) or _usable(dim.dim_param) or _dim_name(value.name, axis) for axis, dim in enumerate(shape))
     return TensorSpec(name=value.name, dtype=dtype, dims=dims)
+
+
+def _fixed(dim: onnx.TensorShapeProto.Dimension) -> int | None:
+    """Return a dimension's size; None where it is free, which some exporters write as -1."""
+    return int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value >= 0 else None
 
 
 def _usable(name: str) -> str:
     return "" if name.startswith("unk__") else name  # tf2onnx numbers the dimensions that it does not know
 
 
-def present(
+def agreed_interface(
     proto: onnx.ModelProto, wanted: Interface, *, inputs: Sequence[str], outputs: Sequence[str]
-) -> tuple[onnx.ModelProto, Interface]:
-    """Give the graph's `inputs` and `outputs` (its tensors, in the order of `wanted`) the wanted names and shapes.
+) -> Interface:
+    """Hold `wanted` against the graph's `inputs` and `outputs` (its tensors, in the order of `wanted`).
 
-    Dimensions that the graph gives one symbol get one name. The graph is changed in place and returned with the
-    interface that then holds.
+    Dimensions that the graph gives one symbol get one name, and an output's free dimension that the graph knows its
+    size.
 
     Raises:
         MetadataError: a type, rank or size in config.txt contradicts the graph; a batch that should be free is fixed.
     """
-    strip_origins(proto)
-    graph = proto.graph
-    declared = {value.name: value for value in (*graph.input, *graph.output)}
+    return _agree(proto, wanted, inputs, outputs)[0]
+
+
+def _agree(
+    proto: onnx.ModelProto, wanted: Interface, inputs: Sequence[str], outputs: Sequence[str]
+) -> tuple[Interface, dict[str, int | str]]:
+    """Return the interface that holds, and what became of the graph's own names of dimensions."""
+    declared = {value.name: value for value in (*proto.graph.input, *proto.graph.output)}
     symbols: dict[str, int | str] = {}
     new_inputs = tuple(
         _agreed(spec, declared[name], symbols, wanted.max_batch_size)
@@ -134,7 +151,23 @@ def present(
         _agreed(spec, declared[name], symbols, wanted.max_batch_size, output=True)
         for spec, name in zip(wanted.outputs, outputs, strict=True)
     )
-    interface = msgspec.structs.replace(wanted, inputs=new_inputs, outputs=new_outputs)
+    return msgspec.structs.replace(wanted, inputs=new_inputs, outputs=new_outputs), symbols
+
+
+def present(
+    proto: onnx.ModelProto, wanted: Interface, *, inputs: Sequence[str], outputs: Sequence[str]
+) -> tuple[onnx.ModelProto, Interface]:
+    """Give the graph's `inputs` and `outputs` the wanted names and shapes.
+
+    The graph is changed in place and returned with the interface that then holds.
+
+    Raises:
+        MetadataError: see `agreed_interface`.
+    """
+    interface, symbols = _agree(proto, wanted, inputs, outputs)
+    new_inputs, new_outputs = interface.inputs, interface.outputs
+    strip_origins(proto)
+    graph = proto.graph
     _reorder(graph, inputs, outputs)
     separate_outputs(graph)
     rename_tensors(graph, dict(zip((v.name for v in graph.input), (s.name for s in new_inputs), strict=True)))
@@ -145,7 +178,7 @@ def present(
     for values, specs in ((graph.input, new_inputs), (graph.output, new_outputs)):
         for value, spec in zip(values, specs, strict=True):
             _declare(value, spec)
-    proto.ir_version = min(proto.ir_version, MAX_IR_VERSION)
+    proto.ir_version = min(max(proto.ir_version, _MIN_IR_VERSION), MAX_IR_VERSION)
     return proto, interface
 
 
@@ -222,19 +255,20 @@ def _agreed_dim(
     symbols: dict[str, int | str],
     max_batch: int,
 ) -> int | str:
-    if dim.HasField("dim_value"):
-        if want == dim.dim_value:
+    fixed = _fixed(dim)
+    if fixed is not None:
+        if want == fixed:
             return want
         free = isinstance(want, str)
         if free and side == "output" and not (axis == 0 and max_batch):
-            return int(dim.dim_value)
+            return fixed
         raise MetadataError(
             f"config.txt: {side} '{spec.name}': dims[{axis}] is {'to be free' if free else want}, "
-            f"the model has it fixed at {dim.dim_value}",
+            f"the model has it fixed at {fixed}",
             hint=(
                 'export a model whose batch is free, or say "batch_size": 0 and write the fixed dims'
                 if axis == 0 and free
-                else f"write {dim.dim_value} in config.txt"
+                else f"write {fixed} in config.txt"
             ),
             code="metadata.dims-mismatch",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from convkit.errors import InputError, MetadataError, StepError
 from convkit.graph.census import take_census
 from convkit.graph.model import Tensors, save_model, save_tensors
 from convkit.graph.names import subgraphs
-from convkit.graph.present import interface_of, present, wanted_interface
+from convkit.graph.present import MAX_IR_VERSION, agreed_interface, interface_of, present, wanted_interface
 from convkit.graph.samples import make_cases
 from convkit.graph.session import kept_session, open_session, run_session
 from convkit.pipeline import events
@@ -20,9 +20,9 @@ from convkit.pipeline.artifact import Artifact
 from convkit.pipeline.step import observation, step
 from convkit.pipeline.stopwatch import Timing, time_calls
 from convkit.sources.exported import Exported
-from convkit.spec.metadata import Metadata
+from convkit.spec.metadata import Metadata, TensorMetadata
 from convkit.spec.options import ExportOptions
-from convkit.spec.tensor import Interface
+from convkit.spec.tensor import Interface, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
@@ -108,16 +108,16 @@ def import_onnx(
     import onnx
     import onnxruntime
 
-    path = source.file(file)
-    original = _checked(path)
+    original = _checked(source.file(file))
     declared = interface_of(original, max_batch_size=options.max_batch_size)
-    wanted = declared
+    wanted = _each_with_a_name_of_its_own(declared)
     inputs, outputs = (tuple(spec.name for spec in specs) for specs in (declared.inputs, declared.outputs))
     if metadata is not None:
         wanted = wanted_interface(metadata, options.tensor_names, options.max_batch_size)
         inputs, outputs = _match(metadata, declared)
+    wanted = agreed_interface(original, wanted, inputs=inputs, outputs=outputs)
     cases = make_cases(wanted, samples)
-    session = open_session(path, plain=True)
+    session = open_session(_readable(source, file, original), plain=True)
     answers = []
     for case in cases:
         fed = {name: case[spec.name] for name, spec in zip(inputs, wanted.inputs, strict=True)}
@@ -140,16 +140,50 @@ def import_onnx(
 def _checked(path: Path) -> onnx.ModelProto:
     import onnx
 
-    _parse(path)
+    proto = _parse(path)
     try:
-        onnx.checker.check_model(str(path))
-        return onnx.load(str(path))
+        if any(not value.type.tensor_type.HasField("shape") for value in proto.graph.output):
+            proto = onnx.shape_inference.infer_shapes(proto)  # some exporters leave it to the reader
+            onnx.checker.check_model(proto)
+        else:
+            onnx.checker.check_model(str(path))
+        onnx.load_external_data_for_model(proto, str(path.parent))
     except (onnx.checker.ValidationError, ValueError, OSError) as error:
         raise InputError(
             f"{path.name} is no valid ONNX model: {' '.join(str(error).split())}",
             hint="the exporter that wrote it must be mended, or its external data brought along",
             code="source.invalid",
         ) from error
+    return proto
+
+
+_runnable: dict[str, Path] = {}
+
+
+def _readable(source: Artifact, file: str, proto: onnx.ModelProto | None = None) -> Path:
+    """Return the file itself, or where its IR version is newer than anything in it needs, a copy with an older one."""
+    if source.digest not in _runnable:
+        proto = proto or _checked(source.file(file))
+        path = source.file(file)
+        if proto.ir_version > MAX_IR_VERSION:
+            proto.ir_version = MAX_IR_VERSION
+            path = save_model(proto, Interface(inputs=(), outputs=())).path
+        _runnable[source.digest] = path
+    return _runnable[source.digest]
+
+
+def _each_with_a_name_of_its_own(declared: Interface) -> Interface:
+    """Give an output that is an input, too, another name: on the wire the two would be one."""
+    taken = {spec.name for spec in (*declared.inputs, *declared.outputs)}
+    outputs = []
+    for spec in declared.outputs:
+        name = spec.name
+        if any(name == given.name for given in declared.inputs):
+            while name in taken:
+                name += "_output"
+            events.warn("source.renamed-output", f"the output '{spec.name}' is an input, too: it is called '{name}'")
+        outputs.append(msgspec.structs.replace(spec, name=name))
+    return msgspec.structs.replace(declared, outputs=tuple(outputs))
 
 
 def _match(metadata: Metadata, declared: Interface) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -160,17 +194,25 @@ def _match(metadata: Metadata, declared: Interface) -> tuple[tuple[str, ...], tu
         ("output", metadata.outputs, declared.outputs),
     ):
         there = {spec.name for spec in specs}
-        names = []
-        for tensor in tensors:
-            candidates = (tensor.node_name, tensor.node_name.removesuffix(":0"), f"{tensor.node_name}:0", tensor.name)
-            name = next((candidate for candidate in candidates if candidate in there), None)
-            if name is None:
-                raise MetadataError(
-                    f"config.txt: {side} '{tensor.node_name}' is not in the model",
-                    hint=f"the model's {side}s are: {'; '.join(map(str, specs))}",
-                    code="metadata.no-such-tensor",
-                )
-            names.append(name)
+        named = [_named(tensor, there) for tensor in tensors]
+        names = [name for name in named if name is not None]
+        if len(names) < len(tensors) and _agree(tensors, specs):
+            names = [spec.name for spec in specs]
+            pairs = ", ".join(f"'{tensor.node_name}' is '{name}'" for tensor, name in zip(tensors, names, strict=True))
+            events.warn("metadata.matched-by-order", f"the {side}s of config.txt were matched by their order: {pairs}")
+        elif len(names) < len(tensors):
+            unknown = tensors[named.index(None)].node_name
+            raise MetadataError(
+                f"config.txt: {side} '{unknown}' is not in the model",
+                hint=f"the model's {side}s are: {'; '.join(map(str, specs))}",
+                code="metadata.no-such-tensor",
+            )
+        if len(set(names)) < len(names):
+            raise MetadataError(
+                f"config.txt: two {side}s name the same tensor: {', '.join(tensor.node_name for tensor in tensors)}",
+                hint=f"the model's {side}s are: {'; '.join(map(str, specs))}",
+                code="metadata.same-tensor",
+            )
         if side == "input" and len(names) != len(specs):
             missing = there - set(names)
             raise MetadataError(
@@ -180,6 +222,21 @@ def _match(metadata: Metadata, declared: Interface) -> tuple[tuple[str, ...], tu
             )
         found.append(tuple(names))
     return found[0], found[1]
+
+
+def _named(tensor: TensorMetadata, there: set[str]) -> str | None:
+    candidates = (tensor.node_name, tensor.node_name.removesuffix(":0"), f"{tensor.node_name}:0", tensor.name)
+    return next((candidate for candidate in candidates if candidate in there), None)
+
+
+def _agree(tensors: Sequence[TensorMetadata], specs: Sequence[TensorSpec]) -> bool:
+    """Tell whether counts, types and shapes are such that the order says which is which."""
+    return len(tensors) == len(specs) and all(
+        tensor.dtype is spec.dtype
+        and len(tensor.dims) == len(spec.dims)
+        and all(want in (-1, has) or isinstance(has, str) for want, has in zip(tensor.dims, spec.dims, strict=True))
+        for tensor, spec in zip(tensors, specs, strict=True)
+    )
 
 
 def _within_opsets(proto: onnx.ModelProto, asked: int | None, highest: int) -> onnx.ModelProto:
@@ -212,6 +269,6 @@ def time_onnx_source(
     source: Artifact, *, file: str, inputs: Tensors, renamed: dict[str, str], seconds: float
 ) -> Timing:
     """Time the file as it came, in ONNX Runtime with its optimizations. `renamed`: wire name to the file's own."""
-    session = kept_session(source.file(file), key=source.digest)
+    session = kept_session(_readable(source, file), key=source.digest)
     case = {renamed.get(name, name): array for name, array in next(iter(inputs)).items()}
     return time_calls(lambda: session.run(None, case), seconds)
