@@ -164,3 +164,16 @@ def test_a_recipe_holds_gates_and_the_command_line_wins(convkit: Command, reposi
     assert by_recipe.exit_status == 5
     assert gates_of(by_command)["max-size"]["asked"] == 2**20
     assert by_command.exit_status == 0
+
+
+def test_the_report_of_an_unchanged_result_is_written_where_it_was_asked_for(
+    convkit: Command, repository: Path, tmp_path: Path
+) -> None:
+    arguments = ("convert", *MODEL, "-o", repository, "--measure", "none", "--max-size", "1MB")
+    convkit(*arguments)
+
+    again = convkit(*arguments, "--report-dir", tmp_path / "report")
+
+    assert again.result["status"] == "unchanged"
+    written = read_report((tmp_path / "report" / "report.json").read_bytes(), where="report.json")
+    assert (written.status.value, [gate.name for gate in written.gates]) == ("unchanged", ["max-size"])
