@@ -38,7 +38,7 @@ from pipeline.steps import (
     write_text,
 )
 
-WITH_STEPS = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+WITH_STEPS = {**os.environ, "CONVKIT_ISOLATION": "off", "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
 class NoWorker:
