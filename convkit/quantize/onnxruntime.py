@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,10 +68,12 @@ def quantize_dynamic(model: Model) -> Quantized:
             f"{convolutions} convolutions stay in FP32: dynamic INT8 would make them slower, "
             "--quantize int8 with calibration data makes them faster",
         )
-    folder = new_folder("quantized")
+    folder, beside = new_folder("quantized"), new_folder("inferred")
+    for name in model.files.files:  # the quantizer writes beside what it reads, which is no place of this step's
+        shutil.copyfile(model.files.file(name), beside / name)
     with _library_errors("quantize_dynamic"):
         quantize(
-            model.path,
+            beside / MODEL_FILE,
             folder / MODEL_FILE,
             op_types_to_quantize=list(_DYNAMIC_OPERATORS),
             per_channel=True,
