@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from enum import Enum
@@ -54,6 +55,8 @@ def find_model(model: Path, *, config: Path | None = None, name: str | None = No
         raise InputError(f"{model} does not exist", hint="check the path", code="source.missing")
     file = _file_in(model) if model.is_dir() else model
     framework = _framework(file)
+    if not os.access(file, os.R_OK):
+        raise _unreadable(file)
     folder = file.parent.absolute()
     return Found(
         framework=framework,
@@ -94,8 +97,14 @@ def _framework(file: Path) -> Framework:
     raise InputError(f"{file} is no model that convkit takes", hint=hint, code="source.unknown-kind")
 
 
+def _unreadable(path: Path) -> InputError:
+    return InputError(f"{path} may not be read", hint="ask its owner for the right to", code="source.permission")
+
+
 def _file_in(folder: Path) -> Path:
-    """Find the one model in a folder: in itself, else in the nearest folders below."""
+    """Find the one model in a folder: in itself, else in the nearest folders below that may be read."""
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise _unreadable(folder)
     level = [folder]
     for _ in range(_DEPTH):
         candidates = [file for place in level for file in _models_in(place)]
@@ -128,7 +137,7 @@ def _folders_in(folder: Path) -> Iterator[Path]:
     for below in sorted(folder.iterdir()):
         if below.is_symlink() or not below.is_dir() or below.name.startswith("."):
             continue
-        if not (below / "config.pbtxt").exists():
+        if os.access(below, os.R_OK | os.X_OK) and not (below / "config.pbtxt").exists():
             yield below
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nobody import as_nobody, needs_root, open_to_all
 from serving.publications import faults, left_over, publication, published
 from triton_server.client import infer
 from triton_server.server import TritonServer
@@ -208,35 +209,12 @@ def test_a_file_where_the_models_folder_should_be_is_refused(repository: Path) -
     assert (repository / "scaled").read_text() == "a file"
 
 
-def as_nobody(function: Callable[[], object]) -> int:
-    """Call a function in a process without root's rights; return 0, or 3 where it was refused."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.setgroups([])
-            os.setuid(65534)
-            function()
-            status = 0
-        except InputError:
-            status = 3
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user and mount")
-
-
 @needs_root
 def test_a_repository_that_may_not_be_written_is_refused(repository: Path) -> None:
     published(repository, publication(1))
-    for folder in repository.resolve().parents:
-        if folder != Path("/") and "pytest" in str(folder):
-            folder.chmod(folder.stat().st_mode | 0o055)
-    repository.chmod(0o755)
+    open_to_all(repository)
 
-    assert as_nobody(lambda: published(repository, publication(2))) == 3
+    assert as_nobody(lambda: published(repository, publication(2))) is InputError
     assert factor_of(repository / "scaled" / "1") == 1
     assert not (repository / "scaled" / "2").exists()
 
