@@ -154,7 +154,7 @@ def model_files(config: ModelConfig) -> list[str]:
 
 def served_versions(config: ModelConfig, live: Sequence[Version]) -> set[int]:
     """Return the versions that a server loads under the configuration's policy."""
-    numbers = sorted(version.number for version in live if not version.folder.name.startswith("0"))
+    numbers = sorted(version.number for version in live)
     policy = config.version_policy
     if policy.HasField("all"):
         return set(numbers)
