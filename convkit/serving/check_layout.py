@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from convkit.serving.publish import CONFIG, CONFIGS, PENDING, WARMUP
 from convkit.serving.remark import Remark, Severity, place_in
 
 _KNOWN_FOLDERS = (PENDING, CONFIGS, WARMUP, "initial_state")
-_VERSION = re.compile(r"[1-9][0-9]*")
 _NO_REPOSITORY = "name a model repository, or one model in it: a model's folder holds config.pbtxt or numbered versions"
 
 

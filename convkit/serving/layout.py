@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from convkit.serving.in_place import STAGING
 from convkit.serving.publish import CONFIG, PENDING
 
+_VERSION = re.compile(r"[1-9][0-9]*")
 STRANGER = "{name}: Triton takes every folder here for a model, and this one is none: no config.pbtxt and no version"
 STRANGER_HINT = "move it out of the repository: a server that loads every model refuses to start on it"
 
@@ -18,9 +20,9 @@ def is_model(folder: Path) -> bool:
 
 
 def numbered(folder: Path) -> Iterator[Path]:
-    """Yield the version directories in a folder."""
+    """Yield the version directories in a folder; Triton ignores numbers that begin with 0."""
     if folder.is_dir():
-        yield from (p for p in folder.iterdir() if p.name.isascii() and p.name.isdigit() and p.is_dir())
+        yield from (path for path in folder.iterdir() if _VERSION.fullmatch(path.name) and path.is_dir())
 
 
 def strangers(repository: Path) -> list[Path]:
