@@ -69,7 +69,7 @@ class Dossier:
         self.final: tuple[Model, Census] | None = None
         self.compiled: Compiled | None = None
         self.checks: list[tuple[str, Verification]] = []
-        self.timings: dict[str, list[Timing]] = {}
+        self.timings = {}
         self.calibration_source = "random"
         self.emulated = False
         self.candidate: str | None = None
@@ -77,6 +77,17 @@ class Dossier:
         self.check_options = CheckOptions()
         self.complete = False
         """Whether everything has been measured that the gates are to be held against."""
+
+    @property
+    def timings(self) -> dict[str, list[Timing]]:
+        """Return what was timed: the rounds of each model, by its label."""
+        return self._timings
+
+    @timings.setter
+    def timings(self, timings: dict[str, list[Timing]]) -> None:
+        self._timings = timings
+        self._latencies: dict[str, document.Latency] = {}
+        """Summaries, each made once: gates and report both ask for them."""
 
     @property
     def baseline_label(self) -> str:
@@ -246,10 +257,15 @@ class Dossier:
             nodes=census.nodes if census else None,
             operators=census.operators if census else None,
             initializer_bytes=census.weight_bytes if census else None,
-            latency=statistics.latency(rounds, batch=batch) if rounds else None,
+            latency=self._latency(label) if rounds else None,
             throughput_per_s=statistics.throughput(rounds, batch=batch) if rounds else None,
             emulated=emulated,
         )
+
+    def _latency(self, label: str) -> document.Latency:
+        if label not in self._latencies:
+            self._latencies[label] = statistics.latency(self.timings[label], batch=self._batch())
+        return self._latencies[label]
 
     def _batch(self) -> int:
         if self.exported is None:
