@@ -40,6 +40,7 @@ class Options(TypedDict, total=False):
     engine: str | None
     report_dir: StrPath | None
     locked: StrPath | None
+    sign: StrPath | None
     export: Keys | None
     simplify: Keys | None
     quantize: Keys | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -35,6 +36,7 @@ from convkit.serving.layout import STRANGER, STRANGER_HINT, strangers
 from convkit.serving.manifest import Lock, write_manifest
 from convkit.serving.publish import MODEL_FOLDER, Publication, find_unchanged, locked, next_version, publish
 from convkit.serving.records import expected_files
+from convkit.serving.signature import SIGNATURE, Signer
 from convkit.serving.triton_model import same_interface, triton_files, write_warmup
 from convkit.sources.exported import Exported
 from convkit.spec.options import CheckOptions, MeasureMode, Precision
@@ -93,6 +95,7 @@ def _report_failure(error: ConvkitError, run: Runner, dossier: Dossier, request:
 
 def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     _note_order(dossier, order)
+    signer = Signer(Path(order.request.sign)) if order.request.sign else None
     lock = Lock(Path(order.request.locked)) if order.request.locked else None
     if lock is not None:
         lock.hold_inputs(options=order.declared(), sources=order.sources())
@@ -131,7 +134,7 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     if run.stages[-1].cached and timed(missed(dossier.gates())):  # a moment's noise must not be remembered for ever
         dossier.timings = _measure(order, run, dossier, simplified.model, final, fresh=True)
     _require_gates(dossier, final, compiled)
-    return _publish(order, run, dossier, final, compiled, lock)
+    return _publish(order, run, dossier, final, compiled, lock, signer)
 
 
 def _in_precision(order: Order, run: Runner, simplified: Simplified, dossier: Dossier) -> Model:
@@ -229,9 +232,18 @@ def _measure(
 
 
 def _publish(
-    order: Order, run: Runner, dossier: Dossier, final: Model, compiled: Compiled, lock: Lock | None
+    order: Order,
+    run: Runner,
+    dossier: Dossier,
+    final: Model,
+    compiled: Compiled,
+    lock: Lock | None,
+    signer: Signer | None,
 ) -> Report:
-    """Put the version into the repository, with its records; nothing where the result is what stands there."""
+    """Put the version into the repository, with its records; nothing where the result is what stands there.
+
+    A version that stands there without the signature asked for is put there again with it.
+    """
     request = order.request
     repository = Path(request.output)
     name = order.found.name
@@ -259,34 +271,41 @@ def _publish(
     )
     if lock is not None:
         lock.hold_results(publication.manifest)
+    signature = {SIGNATURE: signer.sign(publication.manifest)} if signer is not None else {}
     with run.account("publish", "Publish"), locked(repository):
         _warn_of_strangers(run, repository)
         unchanged = find_unchanged(repository, publication, request.version)
-        if unchanged is not None:
-            folder = unchanged.folder if pending else unchanged.folder / "convkit"
+        folder = unchanged.folder / ("" if pending else "convkit") if unchanged is not None else None
+        if unchanged is not None and folder is not None and _has(folder, signature):
             report = dossier.report(
                 run, status=Status.UNCHANGED, version=unchanged.version, report_path=str(folder / "report.json")
             )
             _write_where_asked(report, request)
             return report
-        number = request.version or next_version(repository, name)
+        number = unchanged.version if unchanged else request.version or next_version(repository, name)
         records = "" if pending else "convkit/"
         place = repository / name / ("pending" if pending else "") / str(number) / records
         report = dossier.report(run, status=Status.OK, version=number, report_path=str(place / "report.json"))
         rendered = report_files(report)
         kept = {} if compiled.engine != "none" else _expected(dossier.exported, request)
+        records_of: dict[str, Path | bytes] = {**rendered, **kept, **signature}
         publish(
             repository,
             msgspec.structs.replace(
                 publication,
-                files={**publication.files, **{records + file: data for file, data in {**rendered, **kept}.items()}},
+                files={**publication.files, **{records + file: data for file, data in records_of.items()}},
             ),
             version=number,
-            replace=request.replace,
+            replace=request.replace or unchanged is not None,
             same_interface=same_interface(repository / name, triton.config),
         )
     _write_where_asked(report, request)
     return report
+
+
+def _has(folder: Path, signature: Mapping[str, bytes]) -> bool:
+    """Tell whether the signature asked for is there already."""
+    return all((folder / name).is_file() and (folder / name).read_bytes() == data for name, data in signature.items())
 
 
 def _write_where_asked(report: Report, request: Request) -> None:

@@ -42,6 +42,7 @@ OPTIONS: dict[str, str] = {
     "engine": "--engine",
     "report_dir": "--report-dir",
     "locked": "--locked",
+    "sign": "--sign",
     "export.model_def": "--model-def",
     "export.signature": "--signature",
     "export.opset": "--opset",
@@ -63,7 +64,17 @@ OPTIONS: dict[str, str] = {
 }
 """The command-line option that sets each key of a recipe; every other key is set by ``--set table.key=value``."""
 
-PATHS = ("model", "output", "config", "report_dir", "locked", "export.model_def", "export.samples", "quantize.data")
+PATHS = (
+    "model",
+    "output",
+    "config",
+    "report_dir",
+    "locked",
+    "sign",
+    "export.model_def",
+    "export.samples",
+    "quantize.data",
+)
 """The keys that hold paths: in a recipe they are seen from where it lies."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -98,6 +109,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Where the report is written besides the repository, also that of a failed run."""
     locked: str | None = None
     """A manifest.json: give exactly that result, or refuse and say what differs."""
+    sign: str | None = None
+    """A private key (PEM, Ed25519) with which the manifest is signed."""
     export: ExportOptions = ExportOptions()
     simplify: SimplifyOptions = SimplifyOptions()
     quantize: QuantizeOptions = QuantizeOptions()

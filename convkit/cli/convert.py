@@ -71,6 +71,9 @@ def command(
         list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Any other key of a recipe.")
     ] = None,
     report_dir: Annotated[str | None, typer.Option(help="Write the report here too, also a failed run's.")] = None,
+    sign: Annotated[
+        str | None, typer.Option(metavar="KEY.pem", help="Sign the manifest with this private key.")
+    ] = None,
     locked: Annotated[str | None, typer.Option(help="A manifest.json: give that very result, or refuse.")] = None,
     jobs: Annotated[int | None, typer.Option(help="MODEL.toml with [[model]]s: convert so many at a time.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Run nothing; say what would run.")] = False,
@@ -96,6 +99,7 @@ def command(
         "engine": engine and engine.value,
         "report_dir": report_dir,
         "locked": locked,
+        "sign": sign,
         "export.model_def": model_def,
         "export.signature": signature,
         "export.opset": opset,
