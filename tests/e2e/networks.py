@@ -131,28 +131,22 @@ def write_scale(folder: Path, *, seed: int = 0, code: str = SCALE + LOAD_MODEL) 
 
 
 def write_whole_module(folder: Path) -> Path:
-    """Write a module saved whole by a script that defined its class itself, and model.py with the class alone."""
+    """Write a module saved whole by a script that defined its class itself, and model.py with the class alone.
+
+    Its tensors say that they lay on a GPU, as those of a checkpoint from training do.
+    """
     write_scale(folder, code=SCALE)
     main = sys.modules["__main__"]
     module = _made(SCALE, 0)
     type(module).__module__ = "__main__"
     main.Scale = type(module)  # type: ignore[attr-defined]
-    try:
-        torch.save(module, folder / "model.pth")
-    finally:
-        del main.Scale  # type: ignore[attr-defined]
-    return folder
-
-
-def write_scale_of_a_gpu(folder: Path) -> Path:
-    """Write a state dict whose tensors say that they lay on a GPU, as a checkpoint from training does."""
-    write_scale(folder)
     own = torch.serialization.location_tag
     torch.serialization.location_tag = lambda storage: "cuda:0"
     try:
-        torch.save(_made(SCALE, 0).state_dict(), folder / "model.pth")
+        torch.save(module, folder / "model.pth")
     finally:
         torch.serialization.location_tag = own
+        del main.Scale  # type: ignore[attr-defined]
     return folder
 
 

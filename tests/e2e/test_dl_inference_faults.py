@@ -18,8 +18,8 @@ from e2e.networks import (
     write_affine,
     write_config,
     write_scale,
-    write_scale_of_a_gpu,
     write_unparsable,
+    write_whole_module,
     write_without_counterpart,
 )
 from e2e.published import answers, files_below, read_config
@@ -164,7 +164,7 @@ def test_a_forward_that_fails_on_the_declared_shapes_is_the_inputs_fault(
 
 
 def test_a_checkpoint_from_a_gpu_is_exported_without_one(tmp_path: Path, repository: Path, convkit: Command) -> None:
-    source = write_scale_of_a_gpu(tmp_path / "source")
+    source = write_whole_module(tmp_path / "source")
     assert b"cuda:0" in (source / "model.pth").read_bytes()
 
     outcome = convkit.converted(source, "--trust", "-o", repository, variables={"CUDA_VISIBLE_DEVICES": "-1"})

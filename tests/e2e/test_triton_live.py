@@ -58,7 +58,7 @@ def test_new_versions_over_a_live_model_lose_no_request_and_cost_one_reload_each
         callers = [Caller(server, protocol) for protocol in PROTOCOLS]
         for caller in callers:
             caller.start()
-        wait_for_answers(callers, SCALES[0])
+        wait_for_answers(callers, SCALES[0], then_s=0)
         publish(SCALES[1], 2)
         wait_for_answers(callers, SCALES[1])
         delay = ("--set", "triton.max_queue_delay_us=50")
@@ -78,13 +78,13 @@ def test_new_versions_over_a_live_model_lose_no_request_and_cost_one_reload_each
     assert loads(log) == len(SCALES)
 
 
-def wait_for_answers(callers: list[Caller], scale: float) -> None:
+def wait_for_answers(callers: list[Caller], scale: float, *, then_s: float = POLLS_S) -> None:
     """Wait until every caller is answered by this model, and then for as long as a further reload would take."""
     deadline = time.monotonic() + 30
     while not all(caller.answers and which(caller.answers[-1]) == scale for caller in callers):
         assert time.monotonic() < deadline, f"no answer of the model with the scale {scale}"
         time.sleep(0.02)
-    time.sleep(POLLS_S)
+    time.sleep(then_s)
 
 
 def which(answer: np.ndarray[Any, Any]) -> float:
