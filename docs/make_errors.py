@@ -21,7 +21,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "errors.md"
 
 CODE = re.compile(r"[a-z0-9]+(-[a-z0-9…]+)*\.[a-z0-9…]+(-[a-z0-9…]+)*")
-RAISED_AS = {"fail": "MetadataError", "_Slip": "MetadataError", "Finding": "InputError"}
+RAISED_AS = {
+    "fail": "MetadataError",
+    "_Slip": "MetadataError",
+    "Finding": "InputError",
+    "Remark": "CheckError",
+    "_remark": "CheckError",
+    "Fault": "CheckError",
+}
 """Functions and structures that carry a code to where the error is raised, and the class that is raised there."""
 WARNING = "warning"
 REMARK = "remark"
