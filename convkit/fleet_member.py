@@ -20,7 +20,7 @@ from convkit.pipeline.cache import Cache
 from convkit.pipeline.events import Event, Observer, StepFinished, StepStarted
 from convkit.pipeline.worker import die_with
 from convkit.report.document import Report, Result, failed
-from convkit.request import Request
+from convkit.request import restored
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +55,7 @@ def main() -> None:
     os.dup2(2, 1)  # nothing else is to write there
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitStatus.TERMINATED))
     assignment = msgspec.json.decode(sys.stdin.buffer.read(), type=Assignment)
-    request = msgspec.convert(assignment.request, type=Request)
+    request = restored(assignment.request)
 
     def say(message: Said) -> None:
         said.write(msgspec.json.encode(message) + b"\n")

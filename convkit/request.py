@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import msgspec
 
@@ -15,6 +15,7 @@ from convkit.serving.releases import release
 from convkit.serving.triton import ServingOptions
 from convkit.sources.find import Framework
 from convkit.sources.trust import TRUST_ALL
+from convkit.spec.entry_points import entry_points
 from convkit.spec.inheritance import read_chain
 from convkit.spec.options import (
     CheckOptions,
@@ -27,7 +28,7 @@ from convkit.spec.options import (
     SimplifyOptions,
 )
 from convkit.spec.recipe import Layer, Recipe, Table, decode, explaining, merge
-from convkit.targets.target import open_target
+from convkit.targets.target import GROUP, TARGETS, open_target
 from convkit.targets.trt_options import TensorRTOptions
 
 OPTIONS: dict[str, str] = {
@@ -165,7 +166,7 @@ def request_from(layers: Sequence[Layer], arguments: Table, *, environment: Mapp
             hint="convkit convert MODEL, or model = '...' in the recipe, or SOURCE_MODEL_PATH in the environment",
             code="usage.no-model",
         )
-    request = decode(Request, layers, option_for=OPTIONS.get)
+    request = decode(_type_for(layers), layers, option_for=OPTIONS.get)
     for key, check in _checks(request).items():
         with explaining(key, layers, option_for=OPTIONS.get):
             check()
@@ -233,6 +234,47 @@ def is_path(dotted: str, value: str) -> bool:
     return not _URL.match(value) and not (takes_code and _CODE.fullmatch(value))
 
 
-def target_options(request: Request, target: str) -> TensorRTOptions | None:
+def request_type(targets: Iterable[str]) -> type[Request]:
+    """Return `Request` with the tables of targets that others have written.
+
+    Raises:
+        MissingError: one of them cannot be loaded.
+    """
+    tables = {name: getattr(open_target(name), "options", None) for name in targets}
+    fields = [
+        (_attribute(name), table, msgspec.field(default=table(), name=name))
+        for name, table in sorted(tables.items())
+        if table is not None
+    ]
+    if not fields:
+        return Request
+    kind: Any = msgspec.defstruct(
+        "Request", fields, bases=(Request,), frozen=True, kw_only=True, forbid_unknown_fields=True, module=__name__
+    )
+    return cast(type[Request], kind)
+
+
+def _type_for(layers: Sequence[Layer]) -> type[Request]:
+    """Return the type that decodes the layers; entry points are looked up only for names that are not convkit's own."""
+    merged = merge(*(layer.table for layer in layers))
+    known = set(Request.__struct_encode_fields__)
+    tables = {key for key, value in merged.items() if isinstance(value, dict) and key not in known}
+    target = merged.get("to")
+    wanted = tables | ({target} if isinstance(target, str) and target not in TARGETS else set())
+    return request_type(wanted & set(entry_points(GROUP)) - known) if wanted else Request
+
+
+def restored(builtins: dict[str, Any]) -> Request:
+    """Return the request that `msgspec.to_builtins` has taken apart."""
+    return msgspec.convert(builtins, type=_type_for([Layer(table=builtins)]))
+
+
+def _attribute(target: str) -> str:
+    return "target_" + re.sub(r"\W", "_", target)
+
+
+def target_options(request: Request, target: str) -> msgspec.Struct | None:
     """Return the recipe's table of a target; None where it has none."""
-    return {"tensorrt": request.tensorrt, "tensorrt-rtx": request.tensorrt_rtx}.get(target)
+    names = dict(zip(request.__struct_encode_fields__, request.__struct_fields__, strict=True))
+    found: msgspec.Struct | None = getattr(request, names[target]) if target in names else None
+    return found

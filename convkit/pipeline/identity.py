@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import sys
@@ -25,6 +26,18 @@ def code_digest() -> str:
         if relative.parts[0] not in _WITHOUT_RESULTS:
             whole.update(f"{relative.as_posix()}\n".encode() + path.read_bytes())
     return "sha256:" + whole.hexdigest()
+
+
+@functools.cache
+def others_code_digest(module: str) -> str:
+    """Return the digest of the source of the package that a step of someone else's is in."""
+    top = module.partition(".")[0]
+    spec = importlib.util.find_spec(top)
+    roots = [Path(root) for root in spec.submodule_search_locations or ()] if spec else []
+    files = [(path.relative_to(root).as_posix(), path) for root in roots for path in sorted(root.rglob("*.py"))]
+    if spec and spec.origin and not files:
+        files = [(Path(spec.origin).name, Path(spec.origin))]
+    return digest_bytes(b"".join(f"{name}\n".encode() + path.read_bytes() for name, path in files))
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from convkit.errors import ConvkitError, InputError
 from convkit.pipeline.artifact import digest_bytes
 from convkit.pipeline.cache import Cache, Entry, artifacts_in, without_paths
 from convkit.pipeline.events import Event, Observer, StepFinished, StepStarted, Warned
-from convkit.pipeline.identity import code_digest, library_versions, machine_digest
+from convkit.pipeline.identity import code_digest, library_versions, machine_digest, others_code_digest
 from convkit.pipeline.lock import unlock
 from convkit.pipeline.step import ENVIRONMENTS, Kind, Step
 from convkit.pipeline.worker import Worker
@@ -247,6 +247,9 @@ def _key(step: Step[..., Any], arguments: dict[str, Any]) -> str:
         "libraries": library_versions(_libraries(step)),
         "machine": machine_digest() if step.kind is Kind.OBSERVATION else None,
     }
+    module = step.function.__module__
+    if module.partition(".")[0] != "convkit":
+        parts["others"] = others_code_digest(module)
     return digest_bytes(msgspec.json.encode(parts, order="sorted")).removeprefix("sha256:")
 
 

@@ -14,6 +14,7 @@ from convkit.graph.model import Model, Tensors
 from convkit.graph.quant_profile import QuantProfile
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.stopwatch import Timing
+from convkit.spec.entry_points import entry_points, load
 from convkit.spec.options import CheckOptions, EngineMode, GateOptions, Precision
 from convkit.spec.wording import did_you_mean
 
@@ -22,7 +23,10 @@ TARGETS: dict[str, str] = {
     "tensorrt": "convkit.targets.tensorrt:TensorRT",
     "tensorrt-rtx": "convkit.targets.tensorrt:TensorRTRTX",
 }
-"""Every target and the class that is it."""
+"""Every target of convkit's own and the class that is it."""
+
+GROUP = "convkit.targets"
+"""The entry points of those that others have written; one with the name of convkit's own is never looked at."""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,15 +107,21 @@ def open_target(name: str) -> Target:
 
     Raises:
         UsageError: there is none.
+        MissingError: it is someone else's, and cannot be loaded.
     """
-    if name not in TARGETS:
+    if name in TARGETS:
+        module, _, attribute = TARGETS[name].partition(":")
+        built_in: Target = getattr(importlib.import_module(module), attribute)()
+        return built_in
+    others = entry_points(GROUP)
+    if name not in others:
+        known = [*TARGETS, *others]
         raise UsageError(
             f"there is no target '{name}'",
-            hint=did_you_mean(name, TARGETS) + f"convkit knows {', '.join(TARGETS)}",
+            hint=did_you_mean(name, known) + f"convkit knows {', '.join(known)}",
             code="usage.target",
         )
-    module, _, attribute = TARGETS[name].partition(":")
-    target: Target = getattr(importlib.import_module(module), attribute)()
+    target: Target = load(GROUP, name)()
     return target
 
 

@@ -1,0 +1,1 @@
+"""A target of someone else: models packed with zlib."""
