@@ -272,6 +272,7 @@ def _publish(
     if lock is not None:
         lock.hold_results(publication.manifest)
     signature = {SIGNATURE: signer.sign(publication.manifest)} if signer is not None else {}
+    run.act()
     with run.account("publish", "Publish"), locked(repository):
         _warn_of_strangers(run, repository)
         unchanged = find_unchanged(repository, publication, request.version)

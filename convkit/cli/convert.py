@@ -191,10 +191,13 @@ def _show(report: Report, *, details: bool) -> None:
 
 
 def _show_plan(ended: Any) -> None:
-    sys.stderr.write(
-        f"dry run: every option holds. The first step that would run: {ended.step.title} "
-        f"({ended.step.stage}, in a {ended.step.needs} worker). Nothing was run or written.\n"
+    step = ended.step
+    left = (
+        f"The first step that would run: {step.title} ({step.stage}, in a {step.needs} worker)."
+        if step is not None
+        else "Every step is remembered; the result would be published, or found to stand there."
     )
+    sys.stderr.write(f"dry run: every option holds. {left} Nothing was run or written.\n")
 
 
 def _version(text: str | None) -> int | None:

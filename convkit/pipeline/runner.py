@@ -44,10 +44,10 @@ class Contender(Generic[R]):
 
 
 class DryRunEnded(Exception):  # noqa: N818 - no error
-    """A dry run has come to the first step whose result is not remembered."""
+    """A dry run has come to the first step whose result is not remembered; None: to what would be published."""
 
-    def __init__(self, step: Step[..., Any]) -> None:
-        super().__init__(step.title)
+    def __init__(self, step: Step[..., Any] | None) -> None:
+        super().__init__(step.title if step else "Publish")
         self.step = step
 
 
@@ -135,6 +135,15 @@ class Runner:
             [contender.step.decode_result(result) for result in results]
             for contender, results in zip(contenders, entry.result, strict=True)
         ]
+
+    def act(self) -> None:
+        """Say that what follows has effects outside the cache.
+
+        Raises:
+            DryRunEnded: in a dry run.
+        """
+        if self._dry:
+            raise DryRunEnded(None)
 
     def observe(self, event: Event) -> None:
         """Keep a warning for the report, and pass every event on."""
