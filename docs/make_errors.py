@@ -21,18 +21,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "errors.md"
 
 CODE = re.compile(r"[a-z0-9]+(-[a-z0-9…]+)*\.[a-z0-9…]+(-[a-z0-9…]+)*")
-RAISED_AS = {
-    "fail": "MetadataError",
-    "_Slip": "MetadataError",
-    "Finding": "InputError",
-    "Remark": "CheckError",
-    "_remark": "CheckError",
-    "Fault": "CheckError",
-}
+RAISED_AS = {"fail": "MetadataError", "_Slip": "MetadataError", "Finding": "InputError"}
 """Functions and structures that carry a code to where the error is raised, and the class that is raised there."""
 WARNING = "warning"
 REMARK = "remark"
-TOLD_AS = {"warn": WARNING, "Warned": WARNING, "Remark": REMARK}
+TOLD_AS = {"warn": WARNING, "Warned": WARNING, "Remark": REMARK, "_remark": REMARK, "Fault": REMARK}
 """Functions and structures that tell of something and raise nothing."""
 
 HEAD = """\
