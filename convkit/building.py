@@ -44,6 +44,7 @@ from convkit.serving.publish import (
     locked,
     publish,
 )
+from convkit.serving.signature import SIGNATURE, Signer
 from convkit.spec.options import MeasureMode
 from convkit.targets.build_plan import FILE_NAME, BuildPlan, read_build_plan, verify_files
 from convkit.targets.cuda_driver import Gpu, gpu
@@ -52,7 +53,9 @@ from convkit.targets.trt_build import ENGINE_FILES, Engine, build_tensorrt
 from convkit.targets.trt_run import run_tensorrt, time_tensorrt
 
 
-def build(path: Path, *, observer: Observer = nobody, cache: Cache | None = None) -> tuple[Report, ...]:
+def build(
+    path: Path, *, observer: Observer = nobody, cache: Cache | None = None, sign: Path | None = None
+) -> tuple[Report, ...]:
     """Build every engine that is pending in a repository, or in one model of it.
 
     Each is built on this machine's GPU, held against the recorded samples, and published under its version; the
@@ -63,6 +66,7 @@ def build(path: Path, *, observer: Observer = nobody, cache: Cache | None = None
         path: REPOSITORY or REPOSITORY/NAME.
         observer: is told what happens.
         cache: where results are remembered; by default this user's.
+        sign: a private key (PEM, Ed25519) with which the engines' manifests are signed.
 
     Returns the report of each engine; nothing where nothing is pending.
 
@@ -72,6 +76,7 @@ def build(path: Path, *, observer: Observer = nobody, cache: Cache | None = None
         StepError: TensorRT could not build an engine.
         CheckError: an engine's outputs are not the source framework's, or it missed a gate; it is not published.
     """
+    signer = Signer(sign) if sign is not None else None
     pending = list(_pending(path))
     if not pending:
         return ()
@@ -82,7 +87,7 @@ def build(path: Path, *, observer: Observer = nobody, cache: Cache | None = None
     reports = []
     with Runner(cache or Cache(default_root()), observer) as run:
         for folder, plan in plans:
-            reports.append(_build_one(run, folder, plan))
+            reports.append(_build_one(run, folder, plan, signer))
     return tuple(reports)
 
 
@@ -111,7 +116,7 @@ def _require(plan: BuildPlan) -> None:
         raise no_gpu("TensorRT builds on a GPU only")
 
 
-def _build_one(run: Runner, folder: Path, plan: BuildPlan) -> Report:
+def _build_one(run: Runner, folder: Path, plan: BuildPlan, signer: Signer | None) -> Report:
     on = gpu()
     if on is None:
         raise MissingError("the GPU is gone", hint="run the command again", code="missing.gpu")
@@ -160,7 +165,7 @@ def _build_one(run: Runner, folder: Path, plan: BuildPlan) -> Report:
         measured_how=(*report.measured_how, *_measured_how(label, rounds, on)),
     )
     _require_gates(report, found, engine)
-    return _publish(run, folder, engine, msgspec.structs.replace(report, worse=worsened(report)))
+    return _publish(run, folder, engine, msgspec.structs.replace(report, worse=worsened(report)), signer)
 
 
 def _time(run: Runner, engine: Engine, samples: Tensors, plan: BuildPlan, on: Gpu) -> list[Timing]:
@@ -215,7 +220,7 @@ def _tensors(folder: Path, names: dict[str, str]) -> Tensors:
     return Tensors(files=gather(folder, names))
 
 
-def _publish(run: Runner, folder: Path, engine: Engine, report: Report) -> Report:
+def _publish(run: Runner, folder: Path, engine: Engine, report: Report, signer: Signer | None) -> Report:
     """Publish the engine with what it was built from, and take the pending folder away."""
     model = folder.parent.parent
     repository, number = model.parent, int(folder.name)
@@ -248,7 +253,8 @@ def _publish(run: Runner, folder: Path, engine: Engine, report: Report) -> Repor
         place = model / str(number) / RECORDS / "report.json"
         report = msgspec.structs.replace(report, version=number, report=str(place))
         if find_unchanged(repository, publication, number) is None:
-            rendered = {f"{RECORDS}/{name}": data for name, data in report_files(report).items()}
+            records = {**report_files(report), **({SIGNATURE: signer.sign(publication.manifest)} if signer else {})}
+            rendered = {f"{RECORDS}/{name}": data for name, data in records.items()}
             publish(
                 repository,
                 msgspec.structs.replace(publication, files={**files, **rendered}),

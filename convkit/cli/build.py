@@ -14,6 +14,9 @@ from convkit.cli.watch import watcher
 
 def command(
     repository: Annotated[Path, typer.Argument(help="A model repository, or one model in it: REPOSITORY/NAME.")],
+    sign: Annotated[
+        Path | None, typer.Option(metavar="KEY.pem", help="Sign the manifests with this private key.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Warnings and errors only.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
@@ -25,7 +28,7 @@ def command(
     from convkit.report.terminal import to_terminal
 
     with watcher(quiet=quiet or as_json) as observer:
-        reports = build(repository, observer=observer)
+        reports = build(repository, observer=observer, sign=sign)
     if as_json:
         from convkit.report.document import Built, Status
 
