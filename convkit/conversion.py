@@ -34,7 +34,7 @@ from convkit.report.gates import missed, refuse_missed, timed
 from convkit.request import Request, target_options
 from convkit.serving.layout import STRANGER, STRANGER_HINT, strangers
 from convkit.serving.manifest import Lock, write_manifest
-from convkit.serving.publish import MODEL_FOLDER, Publication, find_unchanged, locked, next_version, publish
+from convkit.serving.publish import MODEL_FOLDER, PENDING, Publication, find_unchanged, locked, next_version, publish
 from convkit.serving.records import expected_files
 from convkit.serving.signature import SIGNATURE, Signer
 from convkit.serving.triton_model import same_interface, triton_files, write_warmup
@@ -276,11 +276,10 @@ def _publish(
     with run.account("publish", "Publish"), locked(repository):
         _warn_of_strangers(run, repository)
         unchanged = find_unchanged(repository, publication, request.version)
-        folder = unchanged.folder / ("" if pending else "convkit") if unchanged is not None else None
-        if unchanged is not None and folder is not None and _has(folder, signature):
-            report = dossier.report(
-                run, status=Status.UNCHANGED, version=unchanged.version, report_path=str(folder / "report.json")
-            )
+        is_built = unchanged is not None and pending and unchanged.folder.parent.name != PENDING
+        if unchanged is not None and (is_built or _has(unchanged.records, signature)):
+            path = str(unchanged.records / "report.json")
+            report = dossier.report(run, status=Status.UNCHANGED, version=unchanged.version, report_path=path)
             _write_where_asked(report, request)
             return report
         number = unchanged.version if unchanged else request.version or next_version(repository, name)

@@ -63,6 +63,7 @@ class Worker:
                     *(sys.executable, "-P", "-m", "convkit.pipeline.worker"),
                     *(str(theirs.fileno()), str(os.getpid()), str(scratch)),
                 ],
+                cwd=scratch,  # libraries leave files where they run
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -67,6 +67,11 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     folder: Path
 
+    @property
+    def records(self) -> Path:
+        """Return the folder with the version's manifest and report."""
+        return self.folder if self.folder.parent.name == PENDING else self.folder / RECORDS
+
 
 @contextlib.contextmanager
 def locked(repository: Path) -> Iterator[None]:
@@ -116,6 +121,8 @@ def find_unchanged(repository: Path, publication: Publication, version: int | No
     place = model / PENDING if publication.pending else model
     number = version if version is not None else max(_numbers(place), default=0)
     folder = place / str(number)
+    if publication.pending and (built := _find_built(model, publication, version)) is not None:
+        return built
     if not _is_same(folder, publication):
         return None
     if publication.pending:
@@ -123,6 +130,27 @@ def find_unchanged(repository: Path, publication: Publication, version: int | No
     if publication.config is not None and _read(model / CONFIG) != publication.config:
         return None
     if any(_read(model / name) != data for name, data in publication.beside.items()):
+        return None
+    return Published(outcome=Outcome.UNCHANGED, version=number, folder=folder)
+
+
+def _find_built(model: Path, publication: Publication, version: int | None) -> Published | None:
+    """Return the version whose engine was built from what would be pending now, with the configuration that stands."""
+    number = version if version is not None else max(_numbers(model), default=0)
+    folder = model / str(number)
+    manifest = _read(folder / RECORDS / MANIFEST)
+    if manifest is None:
+        return None
+    wanted = results(publication.manifest)
+    below = f"{MODEL_FOLDER}/"
+    standing = {name.removeprefix(below): digest for name, digest in wanted.items() if name.startswith(below)}
+    made_from = {f"{RECORDS}/{name}": digest for name, digest in wanted.items() if not name.startswith(below)}
+    known = results(manifest)
+    if any(known.get(name) != digest for name, digest in {**made_from, **standing}.items()):
+        return None
+    files = {folder / name: digest for name, digest in made_from.items()}
+    files |= {model / name: digest for name, digest in standing.items()}
+    if any(not path.is_file() or digest_file(path) != digest for path, digest in files.items()):
         return None
     return Published(outcome=Outcome.UNCHANGED, version=number, folder=folder)
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from nobody import as_nobody, needs_root, open_to_all
@@ -22,6 +23,7 @@ from triton_server.server import TritonServer
 
 from convkit.errors import CheckError, InputError, MissingError, UsageError
 from convkit.serving import in_place
+from convkit.serving.manifest import write_manifest
 from convkit.serving.publish import Outcome, Publication, find_unchanged, locked, next_version
 
 
@@ -519,3 +521,33 @@ def test_a_polling_server_reloads_once_for_each_publication_and_never_sees_half_
         errors = [line for line in server.log().splitlines() if line.startswith("E") and "scaled" in line]
 
     assert (loads, errors) == (3, [])
+
+
+def test_what_an_engine_was_built_from_is_not_prepared_again(tmp_path: Path) -> None:
+    """As `convkit build` leaves it: the pending files below convkit/, the model's own files where they belong."""
+    prepared = publication(2.0, pending=True)
+    config = prepared.config
+    assert config is not None
+    inputs: dict[str, Path | bytes] = {**prepared.files, "model/config.pbtxt": config}
+    pending = msgspec.structs.replace(
+        prepared,
+        files=inputs,
+        manifest=write_manifest(files=inputs, beside={}, options={}, sources={}, versions={}),
+    )
+    made: dict[str, Path | bytes] = {"model.plan": b"plan"}
+    made |= {f"convkit/{name}": content for name, content in prepared.files.items()}
+    built = msgspec.structs.replace(
+        prepared,
+        files=made,
+        beside={},
+        manifest=write_manifest(files=made, beside={"config.pbtxt": config}, options={}, sources={}, versions={}),
+        pending=False,
+    )
+    published(tmp_path, built, version=1)
+
+    found = find_unchanged(tmp_path, pending, None)
+
+    assert found is not None
+    assert (found.version, found.records) == (1, tmp_path / "scaled" / "1" / "convkit")
+    (tmp_path / "scaled" / "1" / "convkit" / "model.onnx").write_bytes(b"damaged")
+    assert find_unchanged(tmp_path, pending, None) is None
