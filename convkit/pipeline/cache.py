@@ -44,7 +44,7 @@ class Cache:
     """The store on this machine's disk. Safe for several processes: everything appears by rename."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = root.absolute()  # workers stand elsewhere
         self._intact: set[str] = set()
         try:
             for part in ("entries", "objects", "scratch", "logs"):
