@@ -9,7 +9,8 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False  # typing's own would have to be imported
 if TYPE_CHECKING:
-    from convkit.api import build, convert
+    from convkit.api import build, check, compare, convert, convert_fleet, read_reports
+    from convkit.checking import CheckReport
     from convkit.errors import (
         CheckError,
         ConvkitError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Cache",
     "CheckError",
+    "CheckReport",
     "ConvkitError",
     "Event",
     "InputError",
@@ -39,16 +41,25 @@ __all__ = [
     "UsageError",
     "__version__",
     "build",
+    "check",
+    "compare",
     "convert",
+    "convert_fleet",
+    "read_reports",
 ]
 
 _HOMES = {
     "Cache": "convkit.pipeline.cache",
+    "CheckReport": "convkit.checking",
     "Event": "convkit.pipeline.events",
     "Observer": "convkit.pipeline.events",
     "Report": "convkit.report.document",
     "build": "convkit.api",
+    "check": "convkit.api",
+    "compare": "convkit.api",
     "convert": "convkit.api",
+    "convert_fleet": "convkit.api",
+    "read_reports": "convkit.api",
 }
 """Where each public name is defined; the errors are in `convkit.errors`.
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from convkit import building, conversion
 from convkit.errors import UsageError
@@ -16,6 +16,11 @@ from convkit.report.document import Report
 from convkit.request import OPTIONS, make_request
 from convkit.sources.trust import TRUST_ALL
 from convkit.spec.recipe import Table
+
+if TYPE_CHECKING:
+    from convkit.checking import CheckReport
+    from convkit.comparing import Comparison
+    from convkit.fleet import Fleet, FleetObserver
 
 StrPath = str | os.PathLike[str]
 Keys = Mapping[str, Any]
@@ -103,6 +108,72 @@ def build(
         ConvkitError: as `convert` does; engines that were published before it stay published.
     """
     return building.build(Path(repository), observer=observer or nobody, cache=opened(cache))
+
+
+def convert_fleet(
+    recipe: StrPath,
+    *,
+    jobs: int | None = None,
+    observer: FleetObserver | None = None,
+    cache: Cache | StrPath | None = None,
+    **options: Unpack[Options],
+) -> Fleet:
+    """Convert every model of a recipe with ``[[model]]`` tables side by side; see docs/fleet.md.
+
+    Args:
+        recipe: the TOML file.
+        jobs: how many at a time; by default half the cores, and no more than have 4 GiB of memory each.
+        observer: is called with a model's name and each event; never by two threads at once.
+        cache: where results are remembered, or the folder of that.
+        options: see `Options`; they win over every model's own.
+
+    Returns:
+        What became of each; a model that failed raises nothing here.
+
+    Raises:
+        UsageError: an option is malformed, or cannot be meant for several models.
+        InputError: the recipe is refused.
+    """
+    from convkit import fleet
+
+    requests = fleet.read_fleet(Path(recipe), arguments_of(options))
+    return fleet.convert_fleet(requests, jobs=jobs, observer=observer or fleet.nobody, cache=opened(cache))
+
+
+def check(
+    repository: StrPath,
+    *,
+    triton: str | None = None,
+    tensorrt: str | None = None,
+    serve: bool = False,
+    key: StrPath | None = None,
+) -> CheckReport:
+    """Check a model repository, or one model in it; see `convkit.checking.check`."""
+    from convkit import checking
+
+    verifying = Path(key) if key is not None else None
+    return checking.check(Path(repository), triton=triton, tensorrt=tensorrt, serve=serve, key=verifying)
+
+
+def compare(before: StrPath, after: StrPath, *, fail_on_regression: bool = False) -> Comparison:
+    """Compare two releases by their reports; see `convkit.comparing.compare`."""
+    from convkit import comparing
+
+    return comparing.compare(Path(before), Path(after), fail_on_regression=fail_on_regression)
+
+
+def read_reports(path: StrPath) -> dict[str, Report]:
+    """Read reports that were written before, by the models' names; see `convkit.reporting.read_reports`.
+
+    Args:
+        path: a report.json, a version's folder, a model (its latest version), or a repository (of each model).
+
+    Raises:
+        InputError: there is none, or one that cannot be read.
+    """
+    from convkit import reporting
+
+    return reporting.read_reports(Path(path))
 
 
 def opened(cache: Cache | StrPath | None) -> Cache | None:

@@ -32,7 +32,7 @@ FleetObserver = Callable[[str, Event], None]
 """Is called with a model's name and what happened to it; never by two threads at once."""
 
 
-def _nobody(_: str, __: Event) -> None:
+def nobody(_: str, __: Event) -> None:
     """Observe nothing."""
 
 
@@ -166,7 +166,7 @@ def convert_fleet(
     requests: Sequence[Request],
     *,
     jobs: int | None = None,
-    observer: FleetObserver = _nobody,
+    observer: FleetObserver = nobody,
     cache: Cache | None = None,
     command: tuple[str, ...] = (),
 ) -> Fleet:
@@ -239,9 +239,9 @@ class _Members:
     def run(self, name: str, assignment: Assignment) -> Report | Result:
         """Convert one model in a process, and wait for what becomes of it."""
         process = self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
         try:
-            assert process.stdin is not None
-            assert process.stdout is not None
             process.stdin.write(msgspec.json.encode(assignment))
             process.stdin.close()
             result: Report | Result | None = None
@@ -256,6 +256,7 @@ class _Members:
         except BrokenPipeError:
             status, result = process.wait(), None
         finally:
+            process.stdout.close()
             with self._lock:
                 self._running.discard(process)
         return _named(failed(_death(name, status)) if result is None else result, name)

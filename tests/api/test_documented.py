@@ -18,6 +18,7 @@ SAYS = (
     r"True \[\d+",
     r"model\.py.*\n.*--trust.*\n--quantize: 'int9' is none of the choices - choose one of none",
     r"Simplify.*: \d+\.\d s",
+    r"digits_cnn ok\ndigits_cnn_int8 ok\ndigits_keras ok\nrepository: \[\]\ndigits_cnn none\ndigits_cnn_int8 int8\n",
     r"TensorRT|digits_cnn built",
 )
 """What each example prints."""
@@ -26,7 +27,8 @@ SAYS = (
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("api")
-    (folder / "sample_models").symlink_to(ROOT / "sample_models")
+    for name in ("sample_models", "recipes"):
+        (folder / name).symlink_to(ROOT / name)
     return folder
 
 
