@@ -79,13 +79,23 @@ def load_model(model: Model, *, weights: bool = True) -> onnx.ModelProto:
 
 def save_tensors(cases: Iterator[Mapping[str, np.ndarray]] | list[dict[str, np.ndarray]]) -> Tensors:
     """Write sets of named tensors as an artifact. Strings are kept as fixed-width unicode, never pickled."""
-    import numpy as np
-
     folder = new_folder("tensors")
     for number, case in enumerate(cases):
         plain = {name: array.astype("U") if array.dtype == object else array for name, array in case.items()}
-        np.savez(folder / f"{number:04d}.npz", allow_pickle=False, **plain)
+        _write_npz(folder / f"{number:04d}.npz", plain)
     return Tensors(files=gather(folder))
+
+
+def _write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write what `numpy.savez` writes; that takes names for its own arguments, and not every name is one."""
+    import zipfile
+
+    from numpy.lib import format as npy
+
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                npy.write_array(member, array, allow_pickle=False)
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -103,7 +113,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
             return {name: _typed(archive[name]) for name in archive.files}
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist", hint="check the path", code="data.missing") from error
-    except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path} cannot be read as a .npz file: {error}",
             hint="write it with numpy.savez(path, **{tensor_name: array}); object arrays are refused, use 'U' strings",

@@ -71,6 +71,11 @@ def interface_of(proto: onnx.ModelProto, *, max_batch_size: int | None = None) -
     weights = {tensor.name for tensor in proto.graph.initializer}
     inputs = tuple(_declared(value) for value in proto.graph.input if value.name not in weights)
     outputs = tuple(_declared(value) for value in proto.graph.output)
+    for side, specs in (("inputs", inputs), ("outputs", outputs)):
+        if not specs:
+            raise InputError(
+                f"the model has no {side}", hint="export it with what a server is to send and to get", code="model.none"
+            )
     firsts = {spec.dims[0] if spec.dims else 0 for spec in (*inputs, *outputs)}
     others = {dim for spec in (*inputs, *outputs) for dim in spec.dims[1:]}
     batched = bool(firsts) and all(isinstance(dim, str) and dim not in others for dim in firsts)

@@ -97,18 +97,17 @@ def make_cases(interface: Interface, data: Artifact | None, *, seed: int = 0) ->
     if data is None:
         return [random_case(interface, chosen, seed=seed + number) for number, chosen in enumerate(sizes)]
     rows = read_rows(interface, data, at_least=1)
-    available = len(next(iter(rows.values())))
-    cases = []
-    for chosen in sizes:
-        wanted = chosen.get("batch", _fixed_batch(interface))
-        indices = [index % available for index in range(wanted)]
-        cases.append({name: array[indices] for name, array in rows.items()})
-    return cases
+    return [
+        {spec.name: _first_rows(rows[spec.name], spec.dims[0], chosen) for spec in interface.inputs} for chosen in sizes
+    ]
 
 
-def _fixed_batch(interface: Interface) -> int:
-    first = interface.inputs[0].dims[:1]
-    return first[0] if first and isinstance(first[0], int) else 1
+def _first_rows(rows: np.ndarray, first: int | str, sizes: dict[str, int]) -> np.ndarray:
+    """Take as many rows as the first dimension has, over again where they are too few for a batch or a fixed one."""
+    wanted = sizes[first] if isinstance(first, str) else first
+    if isinstance(first, str) and first != "batch":
+        wanted = min(wanted, len(rows))
+    return rows[[index % len(rows) for index in range(wanted)]]
 
 
 def read_rows(
@@ -121,6 +120,13 @@ def read_rows(
     """
     import numpy as np
 
+    scalar = next((spec.name for spec in interface.inputs if not spec.dims), None)
+    if scalar is not None:
+        raise InputError(
+            f"the input '{scalar}' is a scalar: samples are rows, and it has none",
+            hint="leave the data out, and bound the scalar with 'range' in config.txt",
+            code="data.scalar",
+        )
     found: dict[str, list[np.ndarray]] = {spec.name: [] for spec in interface.inputs}
     count = 0
     for member in data.files:

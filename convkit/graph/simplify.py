@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from convkit.errors import StepError
 from convkit.graph.census import Census, take_census
 from convkit.graph.model import EXTERNAL_ABOVE, Model, load_model, save_model, weight_bytes
 from convkit.graph.names import strip_origins, subgraphs
@@ -26,6 +27,9 @@ _FOLDABLE = frozenset({"Identity", "Dropout"})
 _FUSES_INTO = {"BatchNormalization": {"Conv", "ConvTranspose", "Gemm"}, "Add": {"MatMul"}}
 _LARGE = 4096
 """Elements above which a weight is no shape or other small constant."""
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
 _ON_SHAPES = "arithmetic on shapes"
 _SHAPE_ARITHMETIC = frozenset({"Shape", "Size", "ConstantOfShape", "NonZero", "Range"})
 
@@ -50,10 +54,20 @@ def simplify(model: Model, *, chain: tuple[Simplifier, ...]) -> Simplified:
     """
     outline = load_model(model, weights=False)
     before = take_census(outline)
-    if not chain or something_to_simplify(outline) is None:
-        applied = tuple(f"{simplifier.value}: left out, {_NOTHING}" for simplifier in chain)
+    reason = _reason_to_leave_it(outline)
+    if not chain or reason:
+        applied = tuple(f"{simplifier.value}: left out, {reason}" for simplifier in chain)
         return Simplified(model=model, before=before, after=before, applied=applied)
     return _simplified(load_model(model), model, chain, before)
+
+
+def _reason_to_leave_it(proto: onnx.ModelProto) -> str | None:
+    """Say why no simplifier may touch the graph, or need not; None where they may."""
+    if proto.graph.sparse_initializer:
+        return "they lose sparse weights"
+    if any(node.op_type in _RANDOM for graph in subgraphs(proto.graph) for node in graph.node):
+        return "they take two random numbers for the same"
+    return None if something_to_simplify(proto) else _NOTHING
 
 
 def _simplified(proto: onnx.ModelProto, model: Model, chain: tuple[Simplifier, ...], before: Census) -> Simplified:
@@ -64,7 +78,7 @@ def _simplified(proto: onnx.ModelProto, model: Model, chain: tuple[Simplifier, .
         if reason:
             applied.append(f"{simplifier.value}: left out, {reason}")
             continue
-        candidate = SIMPLIFIERS[simplifier](smallest)
+        candidate = _tried(simplifier, smallest)
         if candidate is not None and _same_interface(candidate, proto) and _nodes(candidate) < _nodes(smallest):
             applied.append(f"{simplifier.value}: {_nodes(smallest)} nodes became {_nodes(candidate)}")
             smallest = candidate
@@ -76,6 +90,17 @@ def _simplified(proto: onnx.ModelProto, model: Model, chain: tuple[Simplifier, .
     return Simplified(
         model=save_model(smallest, model.interface), before=before, after=take_census(smallest), applied=tuple(applied)
     )
+
+
+def _tried(simplifier: Simplifier, proto: onnx.ModelProto) -> onnx.ModelProto | None:
+    try:
+        return SIMPLIFIERS[simplifier](proto)
+    except Exception as error:
+        raise StepError(
+            f"{simplifier.value} fails on this graph: {type(error).__name__}: {' '.join(str(error).split())[:400]}",
+            hint="leave it out: --set 'simplify.chain=[]' leaves the graph as it was exported",
+            code="simplify.failed",
+        ) from error
 
 
 def _onnxslim(proto: onnx.ModelProto) -> onnx.ModelProto | None:

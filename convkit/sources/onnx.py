@@ -242,6 +242,7 @@ def _agree(tensors: Sequence[TensorMetadata], specs: Sequence[TensorSpec]) -> bo
 def _within_opsets(proto: onnx.ModelProto, asked: int | None, highest: int) -> onnx.ModelProto:
     """Convert the graph to an opset that the server reads, where onnx can."""
     import onnx
+    import onnx.inliner
     from onnx import version_converter
 
     has = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
@@ -249,6 +250,8 @@ def _within_opsets(proto: onnx.ModelProto, asked: int | None, highest: int) -> o
     if has in (0, wanted):
         return proto
     try:
+        if proto.functions:  # the converter loses them
+            proto = onnx.inliner.inline_local_functions(proto)
         converted: onnx.ModelProto = version_converter.convert_version(proto, wanted)
         onnx.checker.check_model(converted)
     except Exception as error:
