@@ -86,6 +86,18 @@ class MissingError(ConvkitError):
     exit_status = ExitStatus.MISSING
 
 
+class InterruptedRunError(ConvkitError):
+    """Ctrl-C, or SIGINT from elsewhere, has ended the command."""
+
+    exit_status = ExitStatus.INTERRUPTED
+
+
+class TerminatedRunError(ConvkitError):
+    """SIGTERM has ended the command."""
+
+    exit_status = ExitStatus.TERMINATED
+
+
 def _subclasses(root: type[ConvkitError]) -> dict[str, type[ConvkitError]]:
     found = {root.__name__: root}
     for child in root.__subclasses__():

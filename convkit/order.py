@@ -10,6 +10,7 @@ import msgspec
 from convkit.errors import InputError, UsageError
 from convkit.pipeline.artifact import Artifact, digest_file, gather
 from convkit.request import Request, target_options
+from convkit.serving.publish import require_usable
 from convkit.serving.releases import OLDEST, TritonRelease, release
 from convkit.sources.find import Found, find_model
 from convkit.sources.open import Source, open_source, require_extra
@@ -107,6 +108,7 @@ def prepare(request: Request) -> Order:
     source = open_source(found, metadata, request.export, request.trust, f"convkit convert {request.model}")
     require_extra("onnx")
     target.require(request.engine)
+    require_usable(Path(request.output))
     return Order(
         request=request,
         found=found,

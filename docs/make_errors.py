@@ -47,6 +47,8 @@ STATUSES = {
     "StepError": "4: a step failed",
     "CheckError": "5: a check failed",
     "MissingError": "6: something is missing here",
+    "InterruptedRunError": "130: interrupted",
+    "TerminatedRunError": "143: terminated",
     REMARK: "Remarks of `convkit check`",
     WARNING: "Warnings (the exit status stays as it is)",
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import signal
 import sys
 import traceback
@@ -10,8 +12,8 @@ from typing import Any
 
 import typer
 
-from convkit.cli.failure import show_error, show_usage_error
-from convkit.errors import ConvkitError, ExitStatus
+from convkit.cli.failure import show_error, show_stopped, show_usage_error
+from convkit.errors import ConvkitError, ExitStatus, InterruptedRunError, MissingError, TerminatedRunError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("convkit.cli.convert", "Convert, check, measure and publish a model."),
@@ -29,33 +31,58 @@ _TYPER_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 """What typer raises for an option that it refuses; it gives the class no public name."""
 
 
-class Terminated(BaseException):
+class Stopped(BaseException):
+    """Ctrl-C or SIGTERM has arrived; typer has an answer of its own to KeyboardInterrupt."""
+
+
+class Interrupted(Stopped):
+    """SIGINT has arrived."""
+
+
+class Terminated(Stopped):
     """SIGTERM has arrived."""
+
+
+_GOES_ON = "finished steps are remembered, the same command goes on from there"
+_STOPPED_BY: dict[int, type[Stopped]] = {signal.SIGINT: Interrupted, signal.SIGTERM: Terminated}
 
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit status."""
     arguments = [_with_value(argument) for argument in arguments]
     as_json, debug = "--json" in arguments, "--debug" in arguments
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in _STOPPED_BY:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and shells without job control want it
+            signal.signal(number, _stop)
     try:
         outcome = _application(arguments)(arguments, standalone_mode=False, prog_name="convkit")
+        sys.stdout.flush()
         return int(outcome or ExitStatus.DONE)
     except ConvkitError as error:
         return _failed(error, debug=debug, as_json=as_json)
     except typer.Exit as ended:
         return ended.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        return _ended("interrupted", ExitStatus.INTERRUPTED)
+    except (Interrupted, typer.Abort):
+        return show_stopped(
+            InterruptedRunError("interrupted", hint=_GOES_ON, code="convkit.interrupted"), as_json=as_json
+        )
     except Terminated:
-        return _ended("terminated", ExitStatus.TERMINATED)
+        return show_stopped(TerminatedRunError("terminated", hint=_GOES_ON, code="convkit.terminated"), as_json=as_json)
     except _TYPER_USAGE_ERROR as error:
         show_usage_error(error, as_json=as_json)
         return ExitStatus.USAGE
-    except BrokenPipeError:
+    except BrokenPipeError:  # whoever read the output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitStatus.DONE
     except Exception as error:  # noqa: BLE001 - the last resort: a bug, said in one line
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _failed(_no_space(error), debug=debug, as_json=False)  # most likely on standard output itself
         return _failed(_bug(error), debug=True, as_json=as_json)
+
+
+def _no_space(error: OSError) -> ConvkitError:
+    where = error.filename or "the file or device that standard output goes to"
+    return MissingError(f"no space left in {where}", hint="free some space and run the command again", code="disk.full")
 
 
 def _with_value(argument: str) -> str:
@@ -116,10 +143,5 @@ def _bug(error: Exception) -> ConvkitError:
     return bug
 
 
-def _ended(how: str, status: ExitStatus) -> int:
-    sys.stderr.write(f"\nconvkit: {how}; finished steps are remembered, the same command goes on from there\n")
-    return status
-
-
-def _terminate(*_: object) -> None:
-    raise Terminated
+def _stop(number: int, _: object) -> None:
+    raise _STOPPED_BY[number]

@@ -138,13 +138,12 @@ def command(
         request = make_request(arguments, recipe=recipe)
         written.write_recipe(request, write_recipe, command=shlex.join(["convkit", *sys.argv[1:]]))
     report = _converted(arguments, recipe, quiet=quiet or as_json, dry=dry_run, may_ask=not (quiet or as_json))
-    if report is None:
-        return None
     if as_json:
-        from convkit.report.document import to_json
+        from convkit.report.document import Result, Status, to_json
 
-        sys.stdout.write(to_json(report.head()))
-    elif not quiet:
+        planned = Result(status=Status.OK, exit_code=0)
+        sys.stdout.write(to_json(report.head() if report is not None else planned))
+    elif report is not None and not quiet:
         _show(report, details=verbose)
     return None
 

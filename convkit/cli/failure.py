@@ -29,5 +29,15 @@ def show_usage_error(error: BaseException, *, as_json: bool) -> None:
     show_error(usage, as_json=as_json)
 
 
+def show_stopped(stopped: ConvkitError, *, as_json: bool) -> int:
+    """Tell that a signal has ended the command, and return its exit status."""
+    if as_json:
+        from convkit.report.document import failed, to_json
+
+        sys.stdout.write(to_json(failed(stopped)))
+    sys.stderr.write(f"\nconvkit: {stopped.message}; {stopped.hint}\n")
+    return stopped.exit_status
+
+
 def _styled(text: str, code: str) -> str:
     return f"\033[{code}m{text}\033[0m" if sys.stderr.isatty() else text

@@ -45,9 +45,8 @@ class Lines:
             case StepFinished(cached=True):
                 return
             case StepFinished():
-                sys.stderr.write(
-                    f"{self._prefix}{event.title}: {event.seconds:.1f} s, {_megabytes(event.peak_bytes)}\n"
-                )
+                cost = ", ".join(filter(None, (f"{event.seconds:.1f} s", _megabytes(event.peak_bytes))))
+                sys.stderr.write(f"{self._prefix}{event.title}: {cost}\n")
             case StepProgress() if event.total and time.monotonic() - self._last > self._EVERY_S:
                 sys.stderr.write(f"{self._prefix}  {event.done} of {event.total} {event.text}\n")
             case Warned():
@@ -79,7 +78,9 @@ class _Bars:
         self._progress.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._task is not None:
+            self._progress.update(self._task, note="not finished")
         self._progress.stop()
 
     def show(self, event: Event) -> None:
@@ -91,6 +92,7 @@ class _Bars:
             case StepFinished() if self._task is not None:
                 note = "remembered" if event.cached else _megabytes(event.peak_bytes)
                 self._progress.update(self._task, completed=1, total=1, note=note)
+                self._task = None
             case Warned():
                 self._console.print(f"[yellow]warning:[/] {_escaped(event.message)}", highlight=False)
             case _:

@@ -89,6 +89,20 @@ def locked(repository: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def require_usable(repository: Path) -> None:
+    """Make sure, before anything runs, that a repository can be written; it is made when something is published.
+
+    Raises:
+        InputError: the path is a file, or cannot be written.
+    """
+    there = next(path for path in (repository.absolute(), *repository.absolute().parents) if path.exists())
+    with _told(repository):
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+
+
 @contextlib.contextmanager
 def _told(repository: Path) -> Iterator[None]:
     """Turn what the file system refuses into a letter to the user.
