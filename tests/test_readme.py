@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
 from convkit.errors import ExitStatus
+from convkit.request import Request
 from convkit.spec.metadata import parse_metadata
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -185,9 +187,13 @@ def test_the_recipes_in_the_documents_are_read(tmp_path: Path) -> None:
 
     shown = [block for document in DOCUMENTS for block in blocks(document.read_text(encoding="utf-8"), "toml")]
 
-    assert shown
-    for text in shown:
+    whole = [text for text in shown if re.match(r"(#.*\n)*model = ", text)]
+    assert whole
+    for text in whole:
         assert request_of(text, tmp_path).model
+    keys = {field.encode_name for field in msgspec.structs.fields(Request)} | {"extends", "env", "project"}
+    for text in shown:
+        assert set(tomllib.loads(text)) <= keys, text
 
 
 def test_the_readme_lists_every_exit_status() -> None:

@@ -139,6 +139,8 @@ replace = true
 trust = ["sha256:00"]
 engine = "defer"
 report_dir = "reports"
+locked = "manifest.json"
+sign = "key.pem"
 
 [export]
 model_def = "net.py:make"
