@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 from triton_server.server import unavailable
+
+# Where a shell started the tests in the background, SIGINT is ignored, here and in every process that a test starts;
+# then a test that interrupts one would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
