@@ -71,7 +71,7 @@ def run(arguments: list[str]) -> int:
     except _TYPER_USAGE_ERROR as error:
         show_usage_error(error, as_json=as_json)
         return ExitStatus.USAGE
-    except BrokenPipeError:  # whoever read the output has read enough
+    except (BrokenPipeError, SystemExit):  # whoever read the output has read enough; typer exits where it notices
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitStatus.DONE
     except Exception as error:  # noqa: BLE001 - the last resort: a bug, said in one line
