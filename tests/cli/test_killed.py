@@ -1,0 +1,140 @@
+"""A conversion that publishes over a live model may be killed at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from serving.publications import faults, left_over
+from sources.onnx_files import model, write
+
+from cli.program import Program
+from convkit.conversion import convert
+from convkit.pipeline import runner
+from convkit.pipeline.cache import Cache
+from convkit.request import make_request
+
+MOMENTS = 20
+FAST = ("--measure", "none")
+
+
+def variant(folder: Path, number: int) -> Path:
+    """The same network with other weights."""
+    weight = np.arange(12, dtype=np.float32).reshape(4, 3) / 10 + number
+    return write(folder / str(number), model(weights=[numpy_helper.from_array(weight, "w")]))
+
+
+def weight_of(version: Path) -> float:
+    return float(numpy_helper.to_array(onnx.load(version / "model.onnx").graph.initializer[0])[0, 0])
+
+
+def versions(repository: Path) -> list[int]:
+    return sorted(int(path.name) for path in (repository / "live").glob("[0-9]*"))
+
+
+def publish_command(file: Path) -> tuple[object, ...]:
+    return ("convert", file, "-o", "models", "--name", "live", "--json", *FAST)
+
+
+def test_killed_at_any_of_twenty_moments_the_repository_is_whole_and_the_next_run_ends_right(
+    convkit: Program, tmp_path: Path
+) -> None:
+    convkit.cache = tmp_path / "cache"
+    repository = tmp_path / "models"
+    started = time.monotonic()
+    assert convkit(*publish_command(variant(tmp_path, 0))).status == 0
+    whole = time.monotonic() - started
+
+    ended = 0
+    for number in range(1, MOMENTS + 1):
+        before = versions(repository)
+        process = convkit.start(*publish_command(variant(tmp_path, number)))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(whole * number / MOMENTS)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        ended += process.returncode == 0
+
+        assert faults(repository, config_of=("live",)) == [], f"moment {number}"
+        assert versions(repository) in (before, [*before, before[-1] + 1])
+        assert weight_of(repository / "live" / str(before[-1])) < number
+
+    assert ended < MOMENTS / 2, "most were to be killed before their end"
+    last = convkit(*publish_command(variant(tmp_path, MOMENTS + 1)))
+    assert last.status == 0
+    assert last.result["status"] == "ok"
+    assert weight_of(repository / "live" / str(last.result["version"])) == MOMENTS + 1
+    assert left_over(repository) == []
+    assert list((tmp_path / "cache").glob("scratch/[0-9]*")) == []
+
+
+def test_what_a_killed_run_has_finished_is_not_run_again(convkit: Program, tmp_path: Path) -> None:
+    convkit.cache = tmp_path / "cache"
+    file = variant(tmp_path, 1)
+    process = convkit.start("convert", file, "-o", "models", "--json", "--measure", "full")
+    deadline = time.monotonic() + 60
+    while len([path for path in (tmp_path / "cache" / "entries").rglob("*") if path.is_file()]) < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    result = convkit("convert", file, "-o", "models", "--json", *FAST).result
+    cached = {stage["title"]: stage["cached"] for stage in result["stages"]}
+
+    assert result["status"] == "ok"
+    assert cached["Read the ONNX model"] is True
+    assert cached["Simplify the graph"] is True
+
+
+class NoWorker:
+    """Stands in for a worker where none may be started."""
+
+    def __init__(self, *args: object) -> None:
+        raise AssertionError("a worker was started")
+
+
+def test_a_rerun_starts_no_worker(convkit: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convkit.cache = tmp_path / "cache"
+    file = variant(tmp_path, 1)
+    output = str(tmp_path / "models")
+    quick = ("convert", file, "-o", output, "--json", "--measure", "quick", "--quantize", "fp16")
+    assert convkit(*quick).result["status"] == "ok"
+    monkeypatch.setattr(runner, "Worker", NoWorker)
+    arguments = {
+        "model": str(file),
+        "output": output,
+        "measure": {"mode": "quick"},
+        "quantize": {"precision": "fp16"},
+    }
+    cache = Cache(convkit.cache)
+
+    report = convert(make_request(arguments, environment={}), cache=cache)
+    assert report.status.value == "unchanged"
+    with pytest.raises(AssertionError, match="a worker was started"):
+        convert(make_request({**arguments, "export": {"opset": 19}}, environment={}), cache=cache)
+
+
+def test_a_damaged_cache_is_made_good_by_itself(convkit: Program, tmp_path: Path) -> None:
+    convkit.cache = tmp_path / "cache"
+    file = variant(tmp_path, 1)
+    first = convkit("convert", file, "-o", "models", "--json", *FAST).result
+    published = (tmp_path / first["model"] / "1" / "model.onnx").read_bytes()
+    for path in (tmp_path / "cache" / "objects").rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    shutil.rmtree(tmp_path / "models")
+    second = convkit("convert", file, "-o", "models", "--json", *FAST).result
+
+    assert second["status"] == "ok"
+    assert (tmp_path / first["model"] / "1" / "model.onnx").read_bytes() == published
