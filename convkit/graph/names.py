@@ -67,6 +67,18 @@ def separate_outputs(graph: onnx.GraphProto) -> None:
         shared.add(output.name)
 
 
+def name_nodes(graph: onnx.GraphProto) -> None:
+    """Give every node a name of its own: quantizers and parsers tell nodes apart by it."""
+    taken = {node.name for inner in subgraphs(graph) for node in inner.node}
+    seen = {""}
+    for inner in subgraphs(graph):
+        for number, node in enumerate(inner.node):
+            if node.name in seen:
+                node.name = _free(f"{node.name or node.op_type}_{number}", taken)
+                taken.add(node.name)
+            seen.add(node.name)
+
+
 def strip_origins(proto: onnx.ModelProto) -> None:
     """Take out documentation strings and metadata: exporters write absolute paths and stack traces there.
 

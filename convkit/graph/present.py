@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from convkit.errors import InputError, MetadataError
-from convkit.graph.names import rename_tensors, separate_outputs, strip_origins
+from convkit.graph.names import name_nodes, rename_tensors, separate_outputs, strip_origins
 from convkit.spec.metadata import Metadata, TensorMetadata
 from convkit.spec.options import TensorNames
 from convkit.spec.tensor import DType, Interface, TensorSpec
@@ -173,6 +173,7 @@ def present(
     new_inputs, new_outputs = interface.inputs, interface.outputs
     strip_origins(proto)
     graph = proto.graph
+    name_nodes(graph)
     _reorder(graph, inputs, outputs)
     separate_outputs(graph)
     rename_tensors(graph, dict(zip((v.name for v in graph.input), (s.name for s in new_inputs), strict=True)))

@@ -14,7 +14,7 @@ import msgspec
 from convkit.errors import StepError
 from convkit.graph.census import Census, take_census
 from convkit.graph.model import EXTERNAL_ABOVE, Model, load_model, save_model, weight_bytes
-from convkit.graph.names import strip_origins, subgraphs
+from convkit.graph.names import name_nodes, strip_origins, subgraphs
 from convkit.pipeline import events
 from convkit.pipeline.step import step
 from convkit.spec.options import Simplifier
@@ -253,10 +253,11 @@ def _same_interface(candidate: onnx.ModelProto, proto: onnx.ModelProto) -> bool:
 
 
 def _keep_form(candidate: onnx.ModelProto, proto: onnx.ModelProto) -> None:
-    """Give back what a simplifier may have touched besides nodes: declared shapes, IR version, no origins."""
+    """Give back what a simplifier may have touched besides nodes: shapes, IR version, no origins, names of nodes."""
     for theirs, ours in ((candidate.graph.input, proto.graph.input), (candidate.graph.output, proto.graph.output)):
         for value, original in zip(theirs, ours, strict=True):
             value.CopyFrom(original)
     candidate.ir_version = proto.ir_version
     candidate.graph.ClearField("value_info")
     strip_origins(candidate)
+    name_nodes(candidate.graph)

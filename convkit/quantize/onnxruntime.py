@@ -99,6 +99,7 @@ def quantize_static(
 
     Raises:
         InputError: the data do not fit the model.
+        UsageError: nothing in the graph can be quantized.
         StepError: the quantizer failed.
     """
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType
@@ -142,6 +143,13 @@ def quantize_static(
             },
         )
     prepared.unlink()
+    if not any(node.op_type == "QuantizeLinear" for node in _load(folder / MODEL_FILE).graph.node):
+        raise UsageError(
+            "static INT8 found nothing to quantize: the target has no INT8 kernel for any of the model's operators, or "
+            "gains nothing from those it has" + (f" ({', '.join(kept[:5])})" if kept else ""),
+            hint="use --quantize fp16, or leave --quantize out",
+            code="quantize.nothing-to-do",
+        )
     if profile.residual_branch_only:
         _free_fused_branches(folder / MODEL_FILE)
     return Quantized(
@@ -159,7 +167,7 @@ def _batches(interface: Interface, data: Artifact | None, samples: int) -> list[
     batch = first if isinstance(first, int) else 1
     if data is None:
         return [random_case(interface, sizes, seed=number) for number in range(-(-samples // batch))]
-    rows = read_rows(interface, data, at_least=batch, at_most=samples)
+    rows = read_rows(interface, data, at_least=batch, at_most=max(samples, batch))
     count = len(next(iter(rows.values()))) // batch * batch
     return [{name: array[start : start + batch] for name, array in rows.items()} for start in range(0, count, batch)]
 

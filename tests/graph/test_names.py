@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sources.onnx_files import FLOAT, MATMUL, WEIGHT, X, Y, model, node, value
 
 from convkit.graph.census import take_census
-from convkit.graph.names import rename_tensors, separate_outputs, strip_origins
+from convkit.graph.names import name_nodes, rename_tensors, separate_outputs, strip_origins, subgraphs
 
 
 def answers(proto: onnx.ModelProto, **inputs: object) -> list[np.ndarray]:
@@ -78,6 +78,18 @@ def test_documentation_and_metadata_are_taken_out_everywhere() -> None:
     strip_origins(proto)
 
     assert b"somebody" not in proto.SerializeToString()
+
+
+def test_every_node_gets_a_name_of_its_own_in_inner_graphs_too() -> None:
+    proto = branching()
+    proto.graph.node[0].name = proto.graph.node[1].name = "twice"
+    proto.graph.node[2].attribute[0].g.node[0].name = "twice"
+    name_nodes(proto.graph)
+    names = [node.name for graph in subgraphs(proto.graph) for node in graph.node]
+
+    assert names[0] == "twice"
+    assert len(set(names)) == len(names) == 5
+    assert "" not in names
 
 
 def test_the_census_counts_inner_graphs_domains_and_weights() -> None:
