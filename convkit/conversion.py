@@ -88,7 +88,10 @@ def _report_failure(error: ConvkitError, run: Runner, dossier: Dossier, request:
         return
     folder = Path(request.report_dir or cache.root / "reports" / f"{dossier.name}-{dossier.source_digest[7:19]}")
     report = dossier.report(run, status=Status.FAILED, report_path=str(folder / "report.json"), error=error)
-    write_reports(folder, report_files(report))
+    try:
+        write_reports(folder, report_files(report))
+    except OSError:  # the disk may be what has failed: the error itself must be heard
+        report = msgspec.structs.replace(report, report=None)
     error.report = report.report
     error.document = report
 

@@ -108,7 +108,9 @@ def prepare(request: Request) -> Order:
     source = open_source(found, metadata, request.export, request.trust, f"convkit convert {request.model}")
     require_extra("onnx")
     target.require(request.engine)
-    require_usable(Path(request.output))
+    require_usable(Path(request.output), "--output")
+    if request.report_dir is not None:
+        require_usable(Path(request.report_dir), "--report-dir")
     return Order(
         request=request,
         found=found,

@@ -76,13 +76,15 @@ def run(arguments: list[str]) -> int:
         return ExitStatus.DONE
     except Exception as error:  # noqa: BLE001 - the last resort: a bug, said in one line
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _failed(_no_space(error), debug=debug, as_json=False)  # most likely on standard output itself
+            return _failed(_no_space(error), debug=debug, as_json=as_json)
         return _failed(_bug(error), debug=True, as_json=as_json)
 
 
 def _no_space(error: OSError) -> ConvkitError:
-    where = error.filename or "the file or device that standard output goes to"
-    return MissingError(f"no space left in {where}", hint="free some space and run the command again", code="disk.full")
+    where = error.filename or "what is written to: the cache, the repository, or where standard output goes"
+    full = MissingError(f"no space left in {where}", hint="free some space and run the command again", code="disk.full")
+    full.__cause__ = error
+    return full
 
 
 def _with_value(argument: str) -> str:
@@ -129,7 +131,10 @@ def _elsewhere() -> None:
 def _failed(error: ConvkitError, *, debug: bool, as_json: bool) -> int:
     if debug:
         traceback.print_exception(error)
-    show_error(error, as_json=as_json)
+    try:
+        show_error(error, as_json=as_json)
+    except OSError:  # standard output itself is what cannot be written
+        show_error(error, as_json=False)
     return error.exit_status
 
 

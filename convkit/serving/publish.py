@@ -89,18 +89,20 @@ def locked(repository: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def require_usable(repository: Path) -> None:
-    """Make sure, before anything runs, that a repository can be written; it is made when something is published.
+def require_usable(folder: Path, option: str) -> None:
+    """Make sure, before anything runs, that a folder can be written, or can be made.
 
     Raises:
-        InputError: the path is a file, or cannot be written.
+        InputError: the path is a file, or cannot be written; `option` is what named it.
     """
-    there = next(path for path in (repository.absolute(), *repository.absolute().parents) if path.exists())
-    with _told(repository):
-        if not there.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    number = errno.EACCES if there.is_dir() else errno.ENOTDIR
+    if number == errno.ENOTDIR or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{option} {folder} cannot be used: {os.strerror(number)}: {there}",
+            hint=f"name a folder that can be written with {option}",
+            code="repository.unusable",
+        )
 
 
 @contextlib.contextmanager
@@ -236,9 +238,21 @@ def publish(
 
 def discard_pending(folder: Path) -> None:
     """Take a pending version away once its engine is published; the folder of pending versions goes with the last."""
-    shutil.rmtree(folder)
+    model = folder.parent.parent
+    with _told(model.parent), staging_folder(model.parent, model.name) as staging:
+        _set_aside(folder, staging)
     with contextlib.suppress(OSError):  # others are pending
         folder.parent.rmdir()
+
+
+def _set_aside(folder: Path, staging: Path) -> None:
+    """Take a folder away at once; piece by piece where it lies in a lower layer of the file system."""
+    try:
+        folder.rename(staging / "replaced")
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.rmtree(folder)
 
 
 def _refuse_replacement(model: Path, folder: Path, publication: Publication, *, same_interface: bool) -> None:
@@ -325,12 +339,7 @@ def _put(staged: Path, folder: Path) -> None:
     if not folder.exists():
         staged.rename(folder)
     elif not exchange(staged, folder):
-        try:
-            folder.rename(staged.parent / "replaced")
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            shutil.rmtree(folder)
+        _set_aside(folder, staged.parent)
         staged.rename(folder)
     flush(folder.parent)
 

@@ -154,6 +154,8 @@ REFUSED = {
     "samples that are not there": ["{net}", "--samples", "none.npz"],
     "samples that are none": ["{net}", "--samples", "{folder}/text.txt"],
     "a repository that is a file": ["{net}", "-o", "{folder}/text.txt"],
+    "a report folder that is a file": ["{net}", "--report-dir", "{folder}/text.txt"],
+    "a repository below a file": ["{net}", "-o", "{folder}/text.txt/models"],
     "a pickle": ["{folder}/pickle/model.pth"],
 }
 

@@ -24,7 +24,7 @@ from triton_server.server import TritonServer
 from convkit.errors import CheckError, InputError, MissingError, UsageError
 from convkit.serving import in_place
 from convkit.serving.manifest import write_manifest
-from convkit.serving.publish import Outcome, Publication, find_unchanged, locked, next_version
+from convkit.serving.publish import Outcome, Publication, discard_pending, find_unchanged, locked, next_version
 
 
 @pytest.fixture
@@ -474,6 +474,27 @@ def test_killed_at_any_moment_on_a_volume_of_its_own_every_version_is_whole(moun
         assert faults(mounted) == [] == list(mounted.rglob(".convkit*"))
 
     assert killed_at_every_step(prepare, lambda: published(mounted, publication(2)), inspect) > 20
+
+
+def test_killed_at_any_moment_a_pending_version_is_taken_away_whole_or_stays_whole(repository: Path) -> None:
+    pending = repository / "scaled" / "pending" / "2"
+
+    def prepare() -> None:
+        shutil.rmtree(repository.parent, ignore_errors=True)
+        published(repository, publication(1))
+        published(repository, publication(2, pending=True))
+
+    def act() -> None:
+        with locked(repository):
+            discard_pending(pending)
+
+    def inspect(moment: int) -> None:
+        assert not pending.exists() or {path.name for path in pending.iterdir()} >= {"model.onnx", "manifest.json"}
+        published(repository, publication(3))
+        assert faults(repository) == left_over(repository) == []
+
+    assert killed_at_every_step(prepare, act, inspect) > 5
+    assert not pending.parent.exists()
 
 
 # Two at once, and a server that looks on
