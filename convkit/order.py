@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,8 @@ def prepare(request: Request) -> Order:
     metadata = read_metadata(Path(found.config)) if found.config else None
     calibration = _calibration(request)
     samples = _data(request.export.samples, "--samples") if request.export.samples else calibration
-    source = open_source(found, metadata, request.export, request.trust, f"convkit convert {request.model}")
+    command = f"convkit convert {shlex.quote(request.model)}"
+    source = open_source(found, metadata, request.export, request.trust, command)
     require_extra("onnx")
     target.require(request.engine)
     require_usable(Path(request.output), "--output")

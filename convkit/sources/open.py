@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -178,10 +180,23 @@ def _untrusted(found: Found, checkpoint: Checkpoint, loader: str | None, options
     return files
 
 
-def _beside(folder: Path, files: Artifact) -> Artifact:
-    """Describe what else lies in the folder: load_model() may read any of it, so a change there is another model."""
-    names = {path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
-    return gather(folder, names - set(files.files))
+def _beside(folder: Path, files: Artifact) -> str:
+    """Return the digest of what else lies in the folder: load_model() may read any of it.
+
+    Left out are hidden files, and one that this very command writes its output to.
+    """
+    own = []
+    for stream in (1, 2):
+        with contextlib.suppress(OSError):  # it is closed
+            own.append(os.fstat(stream))
+    names = {
+        path.name
+        for path in folder.iterdir()
+        if path.is_file()
+        and not path.name.startswith(".")
+        and not any(os.path.samestat(path.stat(), written) for written in own)
+    }
+    return gather(folder, names - set(files.files)).digest
 
 
 def _definition(model_def: str | None) -> tuple[Artifact | None, str | None]:

@@ -35,8 +35,8 @@ class TorchSource(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     files: Artifact
-    beside: Artifact | None = None
-    """What else lies in the folder, which ``load_model()`` may read."""
+    beside: str | None = None
+    """Digest of what else lies in the folder, which ``load_model()`` may read."""
     checkpoint: str
     kind: CheckpointKind
     trusted: bool = False
@@ -50,8 +50,8 @@ class TorchSource(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def digest(self) -> str:
         """Return what tells this source from any other."""
-        parts = (self.files, self.beside, self.definition)
-        return " ".join((*(part.digest for part in parts if part is not None), str(self.factory)))
+        definition = self.definition.digest if self.definition is not None else None
+        return f"{self.files.digest} {self.beside} {definition} {self.factory}"
 
 
 _loaded: dict[str, torch.nn.Module] = {}

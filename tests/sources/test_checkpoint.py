@@ -150,6 +150,7 @@ def test_what_is_no_class_of_torchs_own_modules_is_foreign(module: str, name: st
     assert read_checkpoint(file).kind is CheckpointKind.PICKLED_MODULE
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_torchscript_and_exported_programs_are_told_from_checkpoints(tmp_path: Path) -> None:
     import torch
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -81,6 +82,7 @@ def test_model_py_runs_under_trust(tmp_path: Path) -> None:
     assert torch.equal(answers(module), answers(network()))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol 4:UserWarning")
 @pytest.mark.parametrize("payload", PICKLES.values(), ids=PICKLES)
 @pytest.mark.parametrize("wrapping", [*WRAPPINGS.values(), zip_behind_a_prefix], ids=[*WRAPPINGS, "before a zip"])
 def test_no_hostile_pickle_fires_without_trust_whatever_stands_around_it(
@@ -309,6 +311,23 @@ def test_a_syntax_error_in_model_py_is_told_with_its_line(tmp_path: Path) -> Non
 
     with pytest.raises(InputError, match=r"model\.py.*line 1"):
         opened(folder, trust=["yes"])
+
+
+def test_the_file_that_the_commands_own_output_goes_to_is_no_part_of_the_model(tmp_path: Path) -> None:
+    folder = state_dict_folder(tmp_path / "net")
+    before = opened(folder, trust=["yes"]).source.digest
+    standard_error = os.dup(2)
+    try:
+        with (folder / "log.txt").open("w") as log:
+            os.dup2(log.fileno(), 2)
+            log.write("some lines already")
+            log.flush()
+            during = opened(folder, trust=["yes"]).source.digest
+    finally:
+        os.dup2(standard_error, 2)
+        os.close(standard_error)
+
+    assert during == before
 
 
 def test_another_file_that_load_model_may_read_makes_it_another_source(tmp_path: Path) -> None:
