@@ -19,7 +19,7 @@ from convkit.pipeline.events import Event, Observer, StepFinished, StepStarted, 
 from convkit.pipeline.identity import code_digest, library_versions, machine_digest, others_code_digest
 from convkit.pipeline.lock import unlock
 from convkit.pipeline.step import ENVIRONMENTS, Kind, Step
-from convkit.pipeline.worker import Worker
+from convkit.pipeline.worker import Worker, signals_held
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -197,7 +197,8 @@ class Runner:
     def _worker(self, environment: str) -> Worker:
         if environment not in self._workers:
             log = self.cache.root / "logs" / f"{self._scratch_folder().name}-{environment}.log"
-            self._workers[environment] = Worker(environment, log, self._scratch_folder())
+            with signals_held():  # a worker that nobody knows of yet could not be ended
+                self._workers[environment] = Worker(environment, log, self._scratch_folder())
         return self._workers[environment]
 
     def _scratch_folder(self) -> Path:

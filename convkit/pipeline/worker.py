@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,19 @@ WARM_UPS: dict[str, tuple[str, ...]] = {
 
 SETTINGS: dict[str, dict[str, str]] = {"tensorflow": {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}}
 """Environment variables that a framework reads as it is imported."""
+
+
+_STOPPING = {signal.SIGINT, signal.SIGTERM}
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait until what is begun is noted down; they arrive right after it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Worker:
@@ -243,6 +257,7 @@ def die_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)  # inherited from `signals_held`
     isolate(Path(sys.argv[3]))
     die_with(int(sys.argv[2]))
     serve(socket.socket(fileno=int(sys.argv[1])))
