@@ -227,10 +227,10 @@ def _measure(
         exported.framework: order.source.contender(exported, seconds=seconds),
         dossier.baseline_label: Contender(time_onnxruntime, baseline, inputs=exported.samples, seconds=seconds),
     }
-    if not order.target.emulated:
-        contenders[dossier.final_label] = Contender(time_onnxruntime, final, inputs=exported.samples, seconds=seconds)
-    elif dossier.compiled is not None and dossier.compiled.timed is not None:
+    if dossier.compiled is not None and dossier.compiled.timed is not None:
         contenders[dossier.final_label] = dossier.compiled.timed(exported.samples, seconds)
+    elif not order.target.emulated:
+        contenders[dossier.final_label] = Contender(time_onnxruntime, final, inputs=exported.samples, seconds=seconds)
     return measure_latency(run, contenders, mode, fresh=fresh)
 
 
@@ -253,7 +253,7 @@ def _publish(
     assert dossier.exported is not None
     wants_warmup = request.triton.warmup and order.target.backend is not None
     warmup = run(write_warmup, final.interface, samples=dossier.exported.samples) if wants_warmup else None
-    triton = triton_files(name, final.interface, order.target, request.triton, warmup)
+    triton = triton_files(name, final.interface, order.target, request.triton, warmup, parameters=compiled.parameters)
     pending = compiled.engine == "deferred"
     files = dict(compiled.files)
     if pending:  # what `convkit build` publishes with the engine: a live model's configuration is not touched now

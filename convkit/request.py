@@ -28,6 +28,7 @@ from convkit.spec.options import (
     SimplifyOptions,
 )
 from convkit.spec.recipe import Layer, Recipe, Table, decode, explaining, merge
+from convkit.targets.openvino_model import OpenVINOOptions
 from convkit.targets.target import GROUP, TARGETS, open_target
 from convkit.targets.trt_options import TensorRTOptions
 
@@ -119,6 +120,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     measure: MeasureOptions = MeasureOptions()
     gates: GateOptions = GateOptions()
     triton: ServingOptions = ServingOptions()
+    openvino: OpenVINOOptions = OpenVINOOptions()
     tensorrt: TensorRTOptions = TensorRTOptions()
     tensorrt_rtx: TensorRTOptions = msgspec.field(default=TensorRTOptions(), name="tensorrt-rtx")
 

@@ -19,6 +19,7 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "onnx": ("numpy", "onnx", "onnxruntime"),
     "torch": ("numpy", "torch", "onnx", "onnxscript", "onnx-ir"),
     "tensorflow": ("numpy", "tensorflow-cpu", "tf2onnx", "onnx"),
+    "openvino": ("numpy", "openvino"),
     "tensorrt": ("numpy", "tensorrt"),
     "tensorrt-rtx": ("numpy", "tensorrt-rtx-cu13"),
 }

@@ -42,6 +42,7 @@ WARM_UPS: dict[str, tuple[str, ...]] = {
     "onnx": ("numpy", "onnx", "onnxruntime"),
     "torch": ("numpy", "torch", "onnx", "torch.onnx"),
     "tensorflow": ("numpy", "tensorflow", "tf2onnx", "tf2onnx.tfonnx", "tensorflow.python.grappler.tf_optimizer"),
+    "openvino": ("numpy", "openvino"),
     "tensorrt": (),
     "tensorrt-rtx": (),
 }

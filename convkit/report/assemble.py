@@ -103,9 +103,12 @@ class Dossier:
             Precision.INT8: "INT8",
             Precision.DYNAMIC: "INT8 dynamic",
         }
-        title = {"onnxruntime": "ONNX", "tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}.get(
-            self.target, self.target
-        )
+        title = {
+            "onnxruntime": "ONNX",
+            "openvino": "OpenVINO",
+            "tensorrt": "TensorRT",
+            "tensorrt-rtx": "TensorRT-RTX",
+        }.get(self.target, self.target)
         return f"{title} {names[self.precision]}"
 
     def report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
@@ -99,6 +100,7 @@ def model_config(
     gpu: bool,
     options: ServingOptions | None = None,
     warmups: Sequence[Warmup] = (),
+    parameters: Mapping[str, str] = MappingProxyType({}),
 ) -> ModelConfig:
     """Say in Triton's words how a model is served; only fields that Triton 24.10 knows are set.
 
@@ -109,6 +111,7 @@ def model_config(
         filename: the model's file inside a version's directory.
         gpu: whether the target runs on a GPU; `options.kind` overrides it.
         options: the recipe's table `[triton]`.
+        parameters: what the target tells its backend, in the backend's words.
         warmups: requests to make before a version is ready; left out where `options.warmup` is off.
 
     Raises:
@@ -130,6 +133,8 @@ def model_config(
     _set_version_policy(config, options)
     _set_instances(config, options, kind)
     _set_dynamic_batching(config, options)
+    for key, value in parameters.items():
+        config.parameters[key].string_value = value
     if backend == ONNXRUNTIME:
         _set_onnxruntime(config, options)
     for warmup in warmups if options.warmup else ():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -60,7 +62,13 @@ def write_warmup(interface: Interface, *, samples: Tensors) -> WarmupData:
 
 
 def triton_files(
-    name: str, interface: Interface, target: Target, options: ServingOptions, warmup: WarmupData | None
+    name: str,
+    interface: Interface,
+    target: Target,
+    options: ServingOptions,
+    warmup: WarmupData | None,
+    *,
+    parameters: Mapping[str, str] = MappingProxyType({}),
 ) -> TritonFiles:
     """Write config.pbtxt, the warm-up's data, and configs/cpu.pbtxt where the main configuration wants a GPU."""
     if target.backend is None:
@@ -73,6 +81,7 @@ def triton_files(
         gpu=target.gpu,
         options=options,
         warmups=[warmup.request] if warmup else [],
+        parameters=parameters,
     )
     beside = {f"{WARMUP}/{file}": warmup.files.file(file).read_bytes() for file in warmup.files.files} if warmup else {}
     if wants_gpu(config):

@@ -20,6 +20,7 @@ from convkit.spec.wording import did_you_mean
 
 TARGETS: dict[str, str] = {
     "onnxruntime": "convkit.targets.onnxruntime:OnnxRuntime",
+    "openvino": "convkit.targets.openvino:OpenVINO",
     "tensorrt": "convkit.targets.tensorrt:TensorRT",
     "tensorrt-rtx": "convkit.targets.tensorrt:TensorRTRTX",
 }
@@ -65,6 +66,8 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     """What a built engine gives for the job's samples, where it runs on this machine."""
     timed: Callable[[Tensors, float], Contender[Timing]] | None = None
     """How a built engine is timed on inputs for so many seconds, where it runs on this machine."""
+    parameters: Mapping[str, str] = {}
+    """Triton's `parameters` for the backend."""
     facts: tuple[str, ...] = ()
     """Sentences for the report: who parsed or built it, and what was found."""
 

@@ -1,0 +1,149 @@
+"""ONNX to OpenVINO's intermediate representation, and running that on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from convkit.errors import StepError
+from convkit.graph.model import Model, Tensors, save_tensors
+from convkit.pipeline import events
+from convkit.pipeline.artifact import Artifact, gather, new_folder
+from convkit.pipeline.step import observation, step
+from convkit.pipeline.stopwatch import Timing, time_calls
+from convkit.spec.tensor import DType, Interface
+
+if TYPE_CHECKING:
+    import numpy as np
+
+GRAPH_FILE, WEIGHTS_FILE = "model.xml", "model.bin"
+
+_kept: dict[str, Any] = {}
+
+
+class OpenVINOOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[openvino]`: how OpenVINO runs the model, here and in Triton."""
+
+    inference_precision: Literal["f32", "bf16"] = "f32"
+    """What is not quantized runs in this type. OpenVINO takes bf16 by itself where the CPU has it, and is measured and
+    checked here in f32 unless bf16 is asked for."""
+    performance_hint: Literal["LATENCY", "THROUGHPUT"] = "LATENCY"
+    """OpenVINO's PERFORMANCE_HINT: few callers that wait, or many at once."""
+
+
+class OpenVINOModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model in OpenVINO's intermediate representation."""
+
+    files: Artifact
+    """`model.xml`, the graph, and `model.bin`, the weights."""
+    interface: Interface
+    version: str
+    """The OpenVINO that wrote it."""
+    layers: int
+
+
+@step(version=1, stage="compile", title="Convert to OpenVINO", needs="openvino")
+def convert_to_openvino(model: Model) -> OpenVINOModel:
+    """Write an ONNX model as OpenVINO's intermediate representation, version 11, weights in their own type.
+
+    Raises:
+        StepError: OpenVINO's ONNX frontend refuses the model, or a tensor of the interface lost its name.
+    """
+    import openvino
+
+    try:
+        network = openvino.Core().read_model(str(model.path))
+    except RuntimeError as error:
+        raise StepError(
+            f"OpenVINO {openvino.__version__} refuses the model: {_reason(error)}",
+            hint="the message names the operator; convert --to onnxruntime, or export with another --opset",
+            code="openvino.refused",
+        ) from error
+    for specs, ports in ((model.interface.inputs, network.inputs), (model.interface.outputs, network.outputs)):
+        for spec in specs:
+            if not any(spec.name in port.get_names() for port in ports):
+                raise StepError(
+                    f"OpenVINO {openvino.__version__} lost the tensor '{spec.name}': an input that nothing reads, or "
+                    "an output that is another one's copy",
+                    hint="leave the tensor out of config.txt or of the model, or convert --to onnxruntime",
+                    code="openvino.lost-tensor",
+                )
+    folder = new_folder("openvino")
+    openvino.save_model(network, str(folder / GRAPH_FILE), compress_to_fp16=False)
+    return OpenVINOModel(
+        files=gather(folder),
+        interface=model.interface,
+        version=openvino.__version__.partition("-")[0],
+        layers=len(network.get_ops()),
+    )
+
+
+@observation(version=1, stage="check", title="Run OpenVINO", needs="openvino")
+def run_openvino(model: OpenVINOModel, *, samples: Tensors, options: OpenVINOOptions) -> Tensors:
+    """Return the outputs on the CPU for every case of `samples`, under their wire names.
+
+    Raises:
+        StepError: OpenVINO cannot compile the model for this CPU, or fails on an input.
+    """
+    compiled = _compiled(model, options)
+    names = [spec.name for spec in model.interface.outputs]
+    answers: list[dict[str, np.ndarray]] = []
+    for case in samples:
+        try:
+            results = compiled(dict(case), share_inputs=False)
+        except RuntimeError as error:
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in case.items())
+            raise StepError(
+                f"OpenVINO fails on the inputs {shapes}: {_reason(error)}",
+                hint="a dimension that may not be free belongs into config.txt as a number",
+                code="openvino.failed",
+            ) from error
+        answers.append({name: results[name].copy() for name in names})
+    return save_tensors(answers)
+
+
+@observation(version=1, stage="measure", title="Time OpenVINO", needs="openvino")
+def time_openvino(model: OpenVINOModel, *, inputs: Tensors, seconds: float, options: OpenVINOOptions) -> Timing:
+    """Time one inference request on the first case of `inputs`, copies of the inputs included."""
+    key = f"{model.files.digest} {msgspec.json.encode(options).decode()}"
+    if key not in _kept:
+        _kept[key] = _compiled(model, options).create_infer_request()
+    request, case = _kept[key], dict(next(iter(inputs)))
+    return time_calls(lambda: request.infer(case, share_inputs=False), seconds)
+
+
+def _compiled(model: OpenVINOModel, options: OpenVINOOptions) -> Any:
+    import openvino
+
+    path: Path = model.files.file(GRAPH_FILE)
+    settings = {"INFERENCE_PRECISION_HINT": options.inference_precision, "PERFORMANCE_HINT": options.performance_hint}
+    core = openvino.Core()
+    if options.inference_precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        events.warn("openvino.no-bf16", "this CPU has no bf16: OpenVINO runs the model in f32 here")
+    try:
+        return core.compile_model(str(path), "CPU", settings)
+    except RuntimeError as error:
+        raise StepError(
+            f"OpenVINO {openvino.__version__} cannot compile the model for this CPU: {_reason(error)}",
+            hint="the message names the operator; convert --to onnxruntime instead",
+            code="openvino.not-compiled",
+        ) from error
+
+
+def unservable(interface: Interface) -> str | None:
+    """Name the first tensor that Triton's openvino backend has no type or shape for; None where it takes them all."""
+    for spec in (*interface.inputs, *interface.outputs):
+        if spec.dtype is DType.STRING:
+            return f"'{spec.name}' holds strings"
+        if not spec.dims:
+            return f"'{spec.name}' is a scalar"
+    return None
+
+
+def _reason(error: RuntimeError) -> str:
+    """Return what OpenVINO says, without the places in its own source."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(("Exception from src", "Check '", "While "))]
+    return " ".join(told) or " ".join(lines)
