@@ -18,6 +18,7 @@ from convkit.serving.records import EXPECTED, Expected
 from convkit.serving.remark import Remark, Severity, place_in
 from convkit.serving.server import Server
 from convkit.serving.triton_text import ModelConfig, parse
+from convkit.spec.damage import NOT_JSON
 from convkit.targets.build_plan import FILE_NAME, read_build_plan
 from convkit.targets.cuda_driver import driver_present
 
@@ -161,7 +162,7 @@ def _decoded(path: Path) -> Expected:
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Expected)
         problem = "" if _is_paired(found) else "its samples and references are no pairs of files"
-    except (OSError, ValueError) as error:  # msgspec's own are ValueErrors
+    except (OSError, *NOT_JSON) as error:
         problem = str(error)
     if problem:
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 BATCH_SIZES = (1, 3)
 OTHER_SIZES = (64, 96)  # multiples of 32, so that strided networks take them
+MOST_ELEMENTS = 1 << 30
+"""Elements of one input beyond which none are drawn: 4 GiB of float32."""
 
 
 def case_sizes(interface: Interface) -> tuple[dict[str, int], ...]:
@@ -56,12 +59,23 @@ def random_case(interface: Interface, sizes: dict[str, int], *, seed: int) -> di
     """Draw every input at random: floats standard normal, integers 0 or 1, uint8 0 to 255, unless a range is given.
 
     Raises:
-        InputError: an input holds strings, for which nothing sensible can be drawn.
+        InputError: an input holds strings, for which nothing sensible can be drawn, or is too large to be drawn.
     """
     import numpy as np
 
+    for spec in interface.inputs:
+        _refuse_giant(spec, shape_for(spec, sizes))
     generator = np.random.default_rng(seed)
     return {spec.name: _random(spec, shape_for(spec, sizes), generator) for spec in interface.inputs}
+
+
+def _refuse_giant(spec: TensorSpec, shape: tuple[int, ...]) -> None:
+    if math.prod(shape) > MOST_ELEMENTS:
+        raise InputError(
+            f"input '{spec.name}' has the shape {list(shape)}: {math.prod(shape):.1e} elements are not drawn at random",
+            hint="bound its free dimensions with opt_dims and max_dims in config.txt, or give inputs with --samples",
+            code="samples.too-large",
+        )
 
 
 def _random(spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:

@@ -15,6 +15,7 @@ import msgspec
 from convkit.errors import ConvkitError, InputError
 from convkit.measure.compare import OutputDifference
 from convkit.measure.gates import Gate
+from convkit.spec.damage import NOT_JSON
 
 
 class Status(Enum):
@@ -287,7 +288,7 @@ def read_report(data: bytes, *, where: str) -> Report:
     """
     try:
         return msgspec.json.decode(data, type=Report)
-    except msgspec.DecodeError as error:
+    except NOT_JSON as error:
         raise InputError(
             f"{where} is no report that this convkit reads: {error}",
             hint="name a report.json with the schema convkit.report/1, as `convkit convert` writes it",

@@ -17,6 +17,7 @@ from convkit import __version__
 from convkit.errors import CheckError, InputError
 from convkit.pipeline.artifact import digest_bytes, digest_file
 from convkit.pipeline.identity import library_versions
+from convkit.spec.damage import NOT_JSON
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PROVENANCE = "https://slsa.dev/provenance/v1"
@@ -65,7 +66,7 @@ def results(manifest: bytes) -> dict[str, str]:
         statement = msgspec.json.decode(manifest)
         described = [*statement["subject"], *statement["predicate"]["runDetails"]["byproducts"]]
         return {str(entry["name"]): "sha256:" + str(entry["digest"]["sha256"]) for entry in described}
-    except (msgspec.DecodeError, KeyError, TypeError):
+    except (*NOT_JSON, KeyError, TypeError):
         return {}
 
 
@@ -85,7 +86,7 @@ class Lock:
             self._options: dict[str, Any] = build["externalParameters"]
             self._sources = {str(e["name"]): str(e["digest"]["sha256"]) for e in build["resolvedDependencies"]}
             self._versions: dict[str, str] = statement["predicate"]["runDetails"]["builder"]["version"]
-        except (OSError, msgspec.DecodeError, KeyError, TypeError) as error:
+        except (OSError, *NOT_JSON, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"--locked {path} is no manifest that convkit wrote: {error}",
                 hint="name the manifest.json of a published version",

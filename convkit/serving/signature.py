@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from convkit.errors import InputError, MissingError
+from convkit.spec.damage import NOT_JSON
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -97,7 +98,7 @@ class Verifier:
             read = msgspec.json.decode(envelope, type=_Envelope)
             payload = base64.b64decode(read.payload, validate=True)
             signatures = [base64.b64decode(signature.sig, validate=True) for signature in read.signatures]
-        except (ValueError, binascii.Error) as error:
+        except (*NOT_JSON, ValueError, binascii.Error) as error:
             return f"it is no DSSE envelope: {error}"
         if read.payload_type != PAYLOAD_TYPE:
             return f"it is of the type '{read.payload_type}', and not {PAYLOAD_TYPE}"

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from convkit.spec.damage import NOT_JSON
+
 
 class Described(msgspec.Struct, frozen=True, kw_only=True):
     """A file by its name and digests: in-toto's ResourceDescriptor."""
@@ -65,8 +67,8 @@ def read_statement(manifest: bytes) -> Statement:
     """
     try:
         return msgspec.json.decode(manifest, type=Statement)
-    except UnicodeDecodeError as error:
-        raise ValueError("it is no UTF-8") from error
+    except NOT_JSON as error:
+        raise ValueError("it is no UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)) from error
 
 
 def _digests(described: tuple[Described, ...]) -> dict[str, str]:

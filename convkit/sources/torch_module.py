@@ -7,7 +7,6 @@ import functools
 import importlib
 import importlib.util
 import os
-import pickle
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from convkit.errors import InputError, StepError
+from convkit.errors import ConvkitError, InputError, StepError
 from convkit.pipeline import events
 from convkit.pipeline.artifact import Artifact
 from convkit.pipeline.isolation import missing
@@ -101,7 +100,9 @@ def _load(path: Path, source: TorchSource) -> Any:
             return torch.load(path, map_location="cpu", weights_only=False)
         with torch.serialization.safe_globals(_own_classes(path)):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, AttributeError, ModuleNotFoundError, EOFError, RuntimeError) as error:
+    except ConvkitError:
+        raise
+    except Exception as error:  # a damaged pickle makes torch raise anything
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"{path.name} cannot be loaded: {first}",

@@ -10,6 +10,7 @@ import msgspec
 from convkit.errors import InputError
 from convkit.pipeline.artifact import digest_file
 from convkit.pipeline.cache import write_atomically
+from convkit.spec.damage import NOT_JSON
 from convkit.spec.options import CheckOptions, GateOptions, Precision
 from convkit.spec.tensor import Interface
 from convkit.targets.trt_api import Flavour
@@ -90,7 +91,7 @@ def read_build_plan(path: Path) -> BuildPlan:
                 path, f"is of the schema '{schema}'", f"this convkit reads {SCHEMA}: use the one that wrote it"
             )
         plan = msgspec.json.decode(data, type=BuildPlan)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise _refused(
             path, f"is not a build plan: {error}", "run 'convkit convert' again; it is never edited"
         ) from error
