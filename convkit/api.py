@@ -52,6 +52,7 @@ class Options(TypedDict, total=False):
     check: Keys | None
     measure: Keys | None
     gates: Keys | None
+    limits: Keys | None
     triton: Keys | None
     tensorrt: Keys | None
     tensorrt_rtx: Keys | None

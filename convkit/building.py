@@ -18,8 +18,9 @@ from convkit.measure.compare import hold_against, refuse_difference
 from convkit.measure.gates import Found, Verdict, at_most, judge
 from convkit.measure.latency import PLANS, measure_latency
 from convkit.pipeline.artifact import gather
-from convkit.pipeline.cache import Cache, default_root
+from convkit.pipeline.cache import Cache
 from convkit.pipeline.events import Observer, nobody
+from convkit.pipeline.home import default_root
 from convkit.pipeline.identity import library_versions
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.step import ENVIRONMENTS

@@ -26,6 +26,7 @@ from convkit.pipeline.shared import open_cache
 from convkit.pipeline.stat_index import StatIndex
 from convkit.pipeline.step import step
 from convkit.pipeline.stopwatch import Timing
+from convkit.pipeline.watch import Limits, limits_from
 from convkit.quantize.onnxruntime import quantize_dynamic, quantize_static
 from convkit.report.assemble import Dossier, write_reports
 from convkit.report.document import Report, Status
@@ -52,6 +53,7 @@ def convert(
     command: tuple[str, ...] = (),
     dry: bool = False,
 ) -> Report:
+    limits: Limits | None = None,
     """Convert a model, check it, measure it, and publish it into a model repository.
 
     Args:
@@ -61,6 +63,7 @@ def convert(
         command: the command line that asked for it, for the report.
         dry: run nothing, and raise `DryRunEnded` at the first step that would run.
 
+        limits: what the workers may take; by default what the request says.
     Raises:
         ConvkitError: nothing was published; its `report` is the path of the failed run's report.
     """
@@ -70,7 +73,7 @@ def convert(
     dossier = Dossier(target=request.to, precision=options.precision, measure=request.measure.mode, command=command)
     dossier.repository = request.output
     dossier.gate_options, dossier.check_options = request.gates, request.check
-    with Runner(cache, observer, dry=dry) as run:
+    with Runner(cache, observer, dry=dry, limits=limits or limits_from(request.limits)) as run:
         try:
             order = prepare(fetched(request, cache, run.observe))
             return _convert(order, run, dossier)

@@ -19,9 +19,10 @@ import msgspec
 
 from convkit.errors import ConvkitError, ExitStatus, InputError, StepError, UsageError
 from convkit.fleet_member import Assignment, Ended, Happened, Said
-from convkit.pipeline.cache import Cache, default_root
+from convkit.pipeline.allowance import cores, memory
+from convkit.pipeline.cache import Cache
 from convkit.pipeline.events import Event
-from convkit.pipeline.identity import cores
+from convkit.pipeline.home import default_root
 from convkit.report.document import Report, Result, Status, failed
 from convkit.request import Request, layers_of, relative_to, request_from
 from convkit.sources.find import find_model
@@ -186,13 +187,20 @@ def convert_fleet(
         raise UsageError(f"--jobs {jobs}: at least one", hint="leave --jobs out, or give 1 or more", code="usage.jobs")
     root = (cache or Cache(default_root())).root
     members = _Members(observer)
-    with tempfile.NamedTemporaryFile(prefix="convkit-turns-") as turns:
+    at_once = min(jobs or default_jobs(len(requests)), len(requests))
+    with tempfile.NamedTemporaryFile(prefix="turns-", dir=root) as turns:
         assignments = [
-            Assignment(request=msgspec.to_builtins(request), cache=str(root), turns=turns.name, command=command)
+            Assignment(
+                request=msgspec.to_builtins(request),
+                cache=str(root),
+                turns=turns.name,
+                share=at_once,
+                command=command,
+            )
             for request in requests
         ]
         names = [name_of(request) for request in requests]
-        with ThreadPoolExecutor(max_workers=jobs or default_jobs(len(requests))) as pool:
+        with ThreadPoolExecutor(max_workers=at_once) as pool:
             futures = [pool.submit(members.run, *each) for each in zip(names, assignments, strict=True)]
             try:
                 results = tuple(future.result() for future in futures)
@@ -215,16 +223,7 @@ def summarized(results: tuple[Report | Result, ...]) -> Fleet:
 
 def default_jobs(models: int) -> int:
     """Return how many conversions this machine, or this container, bears at a time."""
-    return max(1, min(models, cores() // 2, _memory_bytes() // MEMORY_EACH))
-
-
-def _memory_bytes() -> int:
-    """Return the memory that this process may use: the machine's, or the cgroup's limit."""
-    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(installed, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    except (OSError, ValueError):  # none, or "max"
-        return installed
+    return max(1, min(models, cores() // 2, memory().bytes // MEMORY_EACH))
 
 
 class _Members:

@@ -18,6 +18,7 @@ from convkit.conversion import convert
 from convkit.errors import ConvkitError, ExitStatus
 from convkit.pipeline.cache import Cache
 from convkit.pipeline.events import Event, Observer, StepFinished, StepStarted
+from convkit.pipeline.watch import limits_from
 from convkit.pipeline.worker import die_with
 from convkit.report.document import Report, Result, failed
 from convkit.request import restored
@@ -31,6 +32,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     cache: str
     turns: str
     """A file whose lock says who may work: all who do not measure together, or one who measures alone."""
+    share: int
+    """How many members there are at a time: each may use its share of the memory, where its recipe does not say."""
     command: tuple[str, ...]
 
 
@@ -64,7 +67,11 @@ def main() -> None:
         observer = taking_turns(turns.fileno(), lambda event: say(Happened(event=event)))
         try:
             result: Report | Result = convert(
-                request, observer=observer, cache=Cache(Path(assignment.cache)), command=assignment.command
+                request,
+                observer=observer,
+                cache=Cache(Path(assignment.cache)),
+                command=assignment.command,
+                limits=limits_from(request.limits, share=assignment.share),
             )
         except ConvkitError as error:
             result = error.document if isinstance(error.document, Report) else failed(error)

@@ -22,6 +22,7 @@ from convkit.spec.options import (
     EngineMode,
     ExportOptions,
     GateOptions,
+    LimitOptions,
     MeasureMode,
     MeasureOptions,
     QuantizeOptions,
@@ -63,6 +64,8 @@ OPTIONS: dict[str, str] = {
     "gates.min_speedup": "--min-speedup",
     "gates.max_size": "--max-size",
     "triton.release": "--triton",
+    "limits.memory": "--memory-limit",
+    "limits.time": "--time-limit",
 }
 """The command-line option that sets each key of a recipe; every other key is set by ``--set table.key=value``."""
 
@@ -119,6 +122,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     check: CheckOptions = CheckOptions()
     measure: MeasureOptions = MeasureOptions()
     gates: GateOptions = GateOptions()
+    limits: LimitOptions = LimitOptions()
     triton: ServingOptions = ServingOptions()
     openvino: OpenVINOOptions = OpenVINOOptions()
     tensorrt: TensorRTOptions = TensorRTOptions()
@@ -183,6 +187,8 @@ def _checks(request: Request) -> dict[str, Callable[[], object]]:
         "tensorrt.workspace": lambda: request.tensorrt.workspace_bytes,
         "tensorrt-rtx.workspace": lambda: request.tensorrt_rtx.workspace_bytes,
         "gates.max_size": lambda: request.gates.max_size_bytes,
+        "limits.memory": lambda: request.limits.memory_bytes,
+        "limits.time": lambda: request.limits.seconds,
         "gates.max_latency": lambda: _refuse_unmeasured(request, request.gates.max_latency),
         "gates.min_speedup": lambda: _refuse_unmeasured(request, request.gates.min_speedup),
     }

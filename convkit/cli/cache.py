@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from convkit.errors import UsageError
-from convkit.pipeline.cache import Cache, default_root
+from convkit.pipeline.cache import Cache
+from convkit.pipeline.home import default_root
 from convkit.report.units import size as shown_size
 from convkit.spec.size import parse_size
 

@@ -63,6 +63,12 @@ def command(
     ] = None,
     triton: Annotated[str | None, typer.Option(help="Triton release that will serve it, such as 24.10.")] = None,
     measure: Annotated[MeasureMode | None, typer.Option(help="How long to measure latency.")] = None,
+    memory_limit: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="Most memory of the workers, such as 8GB. [what there is]")
+    ] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Longest time of one step, such as 90s or 30m. [any]")
+    ] = None,
     trust: Annotated[
         list[str] | None,
         typer.Option(metavar="[=sha256:DIGEST]", help="Run the code beside the model; with a digest, that file alone."),
@@ -118,6 +124,8 @@ def command(
         "gates.min_speedup": min_speedup,
         "gates.max_size": max_size,
         "triton.release": triton,
+        "limits.memory": memory_limit,
+        "limits.time": time_limit,
     }
     assert given.keys() == OPTIONS.keys()
     arguments = merge(

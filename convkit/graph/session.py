@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.errors import StepError
 from convkit.graph.model import Model, Tensors
+from convkit.pipeline.allowance import threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +23,7 @@ def kept_session(path: Path, *, key: str) -> Any:
 
 
 def open_session(path: Path, *, plain: bool = False) -> Any:
-    """Open an `onnxruntime.InferenceSession` on the CPU, with its default threads.
+    """Open an `onnxruntime.InferenceSession` on the CPU, with its default threads, or fewer where fewer may run.
 
     Args:
         path: the ONNX file.
@@ -35,6 +36,8 @@ def open_session(path: Path, *, plain: bool = False) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    if (allowed := threads()) is not None:
+        options.intra_op_num_threads = allowed
     if plain:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

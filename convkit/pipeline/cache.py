@@ -249,15 +249,3 @@ def _map_artifacts(value: Any, change: Callable[[dict[str, Any]], dict[str, Any]
     if isinstance(value, list | tuple):
         return [_map_artifacts(member, change) for member in value]
     return value
-
-
-def default_root() -> Path:
-    """Return the cache's folder: CONVKIT_CACHE_DIR, else the XDG cache folder, else one in the temporary folder."""
-    if named := os.environ.get("CONVKIT_CACHE_DIR"):
-        return Path(named).absolute()
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg, "convkit")
-    try:
-        return Path.home() / ".cache" / "convkit"
-    except RuntimeError:  # no HOME and no entry in the password file, as in some containers
-        return Path(tempfile.gettempdir(), f"convkit-{os.getuid()}")

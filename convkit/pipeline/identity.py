@@ -6,11 +6,11 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import sys
 from pathlib import Path
 
+from convkit.pipeline.allowance import cores
 from convkit.pipeline.artifact import digest_bytes
 
 _PACKAGE = Path(__file__).parents[1]
@@ -64,16 +64,6 @@ def cpu_name() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def cores() -> int:
-    """Return the number of processors that this process may use: affinity, then the cgroup's quota."""
-    available = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return available
-    return available if quota == "max" else max(1, min(available, int(quota) // int(period)))
 
 
 @functools.cache

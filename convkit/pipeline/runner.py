@@ -19,7 +19,9 @@ from convkit.pipeline.events import Event, Observer, StepFinished, StepStarted, 
 from convkit.pipeline.identity import code_digest, library_versions, machine_digest, others_code_digest
 from convkit.pipeline.lock import unlock
 from convkit.pipeline.step import ENVIRONMENTS, Kind, Step
+from convkit.pipeline.watch import Limits, Watch, limits_from
 from convkit.pipeline.worker import Worker, signals_held
+from convkit.spec.options import LimitOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,9 +60,10 @@ class Runner:
         cache: where results are remembered.
         observer: is told what happens.
         dry: run nothing; raise `DryRunEnded` at the first step whose result is not remembered.
+        limits: what the workers may take; by default the memory that there is, and any time.
     """
 
-    def __init__(self, cache: Cache, observer: Observer, *, dry: bool = False) -> None:
+    def __init__(self, cache: Cache, observer: Observer, *, dry: bool = False, limits: Limits | None = None) -> None:
         self.cache = cache
         self.stages: list[StageRecord] = []
         self.warnings: list[Warned] = []
@@ -68,6 +71,7 @@ class Runner:
         """Distributions on which the results of this run depend."""
         self._observer = observer
         self._dry = dry
+        self._limits = limits
         self._expected: tuple[str, ...] = ()
         self._workers: dict[str, Worker] = {}
         self._scratch: Path | None = None
@@ -178,7 +182,8 @@ class Runner:
 
         for environment in self._expected:
             self._worker(environment)
-        returned = self._worker(step.needs).call(step, arguments, self._scratch_folder(), note)
+        worker = self._worker(step.needs)
+        returned = worker.call(step, arguments, self._scratch_folder(), note, self._watch(step))
         for artifact in artifacts_in(arguments):
             if self.cache.has_changed(artifact):
                 raise InputError(
@@ -200,6 +205,11 @@ class Runner:
             with signals_held():  # a worker that nobody knows of yet could not be ended
                 self._workers[environment] = Worker(environment, log, self._scratch_folder())
         return self._workers[environment]
+
+    def _watch(self, step: Step[..., Any]) -> Watch:
+        if self._limits is None:
+            self._limits = limits_from(LimitOptions())
+        return Watch(self._limits, step, {name: worker.process for name, worker in self._workers.items()})
 
     def _scratch_folder(self) -> Path:
         if self._scratch is None:

@@ -15,8 +15,9 @@ import msgspec
 
 from convkit.errors import ConvkitError
 from convkit.pipeline.artifact import digest_bytes, gather
-from convkit.pipeline.cache import Cache, Entry, artifacts_in, default_root, write_atomically
+from convkit.pipeline.cache import Cache, Entry, artifacts_in, write_atomically
 from convkit.pipeline.events import Observer, Warned
+from convkit.pipeline.home import default_root
 from convkit.pipeline.lock import unlock
 from convkit.pipeline.remote import RemoteFolder
 

@@ -26,12 +26,16 @@ import msgspec
 
 from convkit.errors import ConvkitError, StepError, error_class
 from convkit.pipeline import events
+from convkit.pipeline.allowance import thread_variables
 from convkit.pipeline.artifact import use_scratch
 from convkit.pipeline.cache import space_in
 from convkit.pipeline.channel import Call, Happened, Raised, Reply, Request, Returned, WarmUp, receive, send
 from convkit.pipeline.events import Observer
+from convkit.pipeline.home import home_variables
 from convkit.pipeline.isolation import isolate
+from convkit.pipeline.processes import adopt_orphans, end_tree
 from convkit.pipeline.step import Step, find_step
+from convkit.pipeline.watch import Watch
 
 _REQUESTS = msgspec.json.Decoder(Request)
 _REPLIES = msgspec.json.Decoder(Reply)
@@ -86,6 +90,8 @@ class Worker:
                 start_new_session=True,  # Ctrl-C is the runner's to handle
                 env={
                     **os.environ,
+                    **home_variables(scratch),
+                    **thread_variables(),
                     **SETTINGS.get(environment, {}),
                     "PYTHONUNBUFFERED": "1",
                     "TMPDIR": str(scratch),
@@ -97,14 +103,22 @@ class Worker:
         self._ends = _ends_of(self._process.pid)
         self._send(WarmUp(modules=WARM_UPS[environment]))
 
-    def call(self, step: Step[..., Any], arguments: dict[str, Any], scratch: Path, observer: Observer) -> Returned:
+    @property
+    def process(self) -> int:
+        """Return the process's number."""
+        return self._process.pid
+
+    def call(
+        self, step: Step[..., Any], arguments: dict[str, Any], scratch: Path, observer: Observer, watch: Watch
+    ) -> Returned:
         """Run a step and wait for its result.
 
         Raises:
-            ConvkitError: what the step raised; a `StepError` for any other exception and for a worker that died.
+            ConvkitError: what the step raised; a `StepError` for any other exception and for a worker that died;
+                what `watch` complained of, and the worker is no more.
         """
         self._send(Call(step=step.name, arguments=arguments, scratch=str(scratch)))
-        while self._has_answered() and (data := receive(self._channel)) is not None:
+        while self._has_answered(watch) and (data := receive(self._channel)) is not None:
             match _REPLIES.decode(data):
                 case Happened(event=event):
                     observer(event)
@@ -116,19 +130,26 @@ class Worker:
 
     def stop(self) -> None:
         """End the process and everything it started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        end_tree(self._process.pid)
         self._process.wait()
         self._channel.close()
         for descriptor in self._ends:
             os.close(descriptor)
+        self._ends = ()
 
-    def _has_answered(self) -> bool:
+    def _has_answered(self, watch: Watch) -> bool:
         """Wait for the worker's next message, or for its end, even if what it started keeps the channel open."""
         poll = select.poll()
         for descriptor in (self._channel.fileno(), *self._ends):
             poll.register(descriptor, select.POLLIN)
-        return self._channel.fileno() in dict(poll.poll())
+        while True:
+            overrun = watch.look(lambda: log_tail(self.log))
+            if overrun is not None:
+                end_tree(self._process.pid)
+                raise overrun
+            ready = poll.poll(watch.pause_s * 1000)
+            if ready:
+                return self._channel.fileno() in dict(ready)
 
     def _send(self, message: Request) -> None:
         with contextlib.suppress(BrokenPipeError):  # its death is reported by the next call
@@ -207,7 +228,7 @@ def serve(channel: socket.socket) -> None:
 
 def _run(call: Call) -> Reply:
     use_scratch(Path(call.scratch))
-    _reset_peak()
+    _peak.reset()
     try:
         step = find_step(call.step)
         arguments = step.decode_arguments(call.arguments)
@@ -215,7 +236,7 @@ def _run(call: Call) -> Reply:
         with space_in(Path(call.scratch)):
             result = step.function(**arguments)
         seconds = time.perf_counter() - started
-        return Returned(result=msgspec.to_builtins(result), seconds=seconds, peak_bytes=_peak())
+        return Returned(result=msgspec.to_builtins(result), seconds=seconds, peak_bytes=_peak.bytes())
     except ConvkitError as error:
         traceback.print_exc()
         return Raised(
@@ -234,19 +255,40 @@ def _give_back_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _reset_peak() -> None:
+class _Peak:
+    """The largest resident set of this process. proc(5), VmHWM and clear_refs."""
+
+    def __init__(self) -> None:
+        self._resetting: int | None = None
+
+    def open(self) -> None:
+        """Make ready to reset it, before writing is confined."""
+        with contextlib.suppress(OSError):
+            self._resetting = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+
+    def reset(self) -> None:
+        """Begin anew from what is resident now."""
+        if self._resetting is not None:
+            with contextlib.suppress(OSError):
+                os.write(self._resetting, b"5")
+
+    def bytes(self) -> int:
+        """Return it in bytes; 0 where the system does not tell."""
+        try:
+            status = Path("/proc/self/status").read_text(encoding="utf-8")
+        except OSError:
+            return 0
+        line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), "VmHWM: 0 kB")
+        return int(line.split()[1]) * 1024
+
+
+_peak = _Peak()
+
+
+def _be_the_first_to_go() -> None:
+    """Where memory runs out all the same, let the kernel end this process rather than the runner. proc(5)."""
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5): reset VmHWM
-
-
-def _peak() -> int:
-    """Return the largest resident set since `_reset_peak`, in bytes; 0 where the system does not tell."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-    except OSError:
-        return 0
-    line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), "VmHWM: 0 kB")
-    return int(line.split()[1]) * 1024
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
 
 
 def die_with(parent: int) -> None:
@@ -259,6 +301,9 @@ def die_with(parent: int) -> None:
 
 if __name__ == "__main__":
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)  # inherited from `signals_held`
+    adopt_orphans()
+    _be_the_first_to_go()
+    _peak.open()
     isolate(Path(sys.argv[3]))
     die_with(int(sys.argv[2]))
     serve(socket.socket(fileno=int(sys.argv[1])))

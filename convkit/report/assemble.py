@@ -20,8 +20,9 @@ from convkit.graph.simplify import Simplified
 from convkit.measure.compare import Verification
 from convkit.measure.gates import Found, Gate, Verdict, judge
 from convkit.measure.latency import PLANS
+from convkit.pipeline.allowance import cores, threads
 from convkit.pipeline.cache import write_atomically
-from convkit.pipeline.identity import cores, cpu_name, library_version
+from convkit.pipeline.identity import cpu_name, library_version
 from convkit.pipeline.runner import Runner
 from convkit.pipeline.stopwatch import Timing
 from convkit.quantize.onnxruntime import Quantized
@@ -293,9 +294,11 @@ class Dossier:
         how = []
         if self.timings:
             plan = PLANS[self.measure]
+            allowed = threads()
+            how_many = "default threads" if allowed is None else f"{allowed} threads, as many as may run"
             how.append(
                 f"Latency: batch {self._batch()}, {plan.rounds} rounds of {plan.seconds:g} s for each model in turn, "
-                "each in its own process with default threads, after one round that does not count; all calls count."
+                f"each in its own process with {how_many}, after one round that does not count; all calls count."
             )
         if self.emulated:
             how.append(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from convkit.spec.size import size_text
+
 NOTHING = "–"
 """Stands where there is no figure."""
 
@@ -33,14 +35,7 @@ def count(value: int | None) -> str:
 
 def size(value: int | None) -> str:
     """Return bytes in B, KiB, MiB, GiB or TiB."""
-    if value is None:
-        return NOTHING
-    amount, unit = float(value), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if abs(amount) < 1000:
-            break
-        amount, unit = amount / 1024, larger
-    return f"{value} B" if unit == "B" else f"{significant(amount)} {unit}"
+    return NOTHING if value is None else size_text(value)
 
 
 def milliseconds(value: float) -> str:

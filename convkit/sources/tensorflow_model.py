@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from convkit.errors import InputError, StepError
+from convkit.pipeline.allowance import cores
 from convkit.pipeline.artifact import Artifact
-from convkit.pipeline.identity import cores
 from convkit.spec.tensor import DType
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 from convkit.errors import UsageError
+from convkit.spec.duration import parse_duration
 from convkit.spec.size import parse_size
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -35,6 +36,7 @@ class CalibrationMethod(Enum):
     MINMAX = "minmax"
     PERCENTILE = "percentile"
     ENTROPY = "entropy"
+    MSE = "mse"
 
 
 class MeasureMode(Enum):
@@ -150,3 +152,49 @@ class GateOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 code="gates.size",
             )
         return size
+
+
+class LimitOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[limits]`: what the processes that do the work may take; one that takes more is ended."""
+
+    memory: str | int | None = None
+    """Most memory of all worker processes together: bytes, or a text such as ``8GB`` (8·10^9 bytes) or ``8GiB`` (2^33);
+    by default what the machine or the container has, less a little for convkit itself."""
+    time: str | float | None = None
+    """Longest time that one step may run: seconds, or a text such as ``90s``, ``30m`` or ``1h30m``; by default any."""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Return the most memory in bytes; None: whatever there is.
+
+        Raises:
+            UsageError: the text is no size, or 0.
+        """
+        if self.memory is None:
+            return None
+        size = parse_size(self.memory)
+        if not size:
+            raise UsageError(
+                f"'{self.memory}' is no size that a process could keep to",
+                hint="write a number of bytes, or a text such as '8GB' or '8GiB'",
+                code="limits.memory",
+            )
+        return size
+
+    @property
+    def seconds(self) -> float | None:
+        """Return the longest time of a step in seconds; None: any.
+
+        Raises:
+            UsageError: the text is no time, or 0.
+        """
+        if self.time is None:
+            return None
+        seconds = parse_duration(self.time)
+        if not seconds:
+            raise UsageError(
+                f"'{self.time}' is no time that a step could keep to",
+                hint="write a number of seconds, or a text such as '90s', '30m' or '1h30m'",
+                code="limits.time",
+            )
+        return seconds

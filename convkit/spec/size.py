@@ -14,3 +14,15 @@ def parse_size(text: str | int) -> int | None:
     match = _SIZE.fullmatch(str(text))
     unit = _UNITS.get(match[2].upper()) if match else None
     return int(float(match[1]) * unit) if match and unit else None
+
+
+def size_text(size: int) -> str:
+    """Return bytes in B, KiB, MiB, GiB or TiB, with three significant digits."""
+    amount, unit = float(size), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if abs(amount) < 1000:
+            break
+        amount, unit = amount / 1024, larger
+    rounded = abs(float(f"{amount:.2e}"))
+    decimals = 2 if rounded < 10 else 1 if rounded < 100 else 0
+    return f"{size} B" if unit == "B" else f"{amount:,.{decimals}f} {unit}"
