@@ -20,6 +20,23 @@ def subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                 yield from subgraphs(inner)
 
 
+def undefined(graph: onnx.GraphProto, outer: frozenset[str] = frozenset()) -> str | None:
+    """Return a tensor that a node or an output reads and that is nowhere; None where there is none.
+
+    `outer`: names of the graphs around this one, which it may read.
+    """
+    known = outer | {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    known |= {tensor.values.name for tensor in graph.sparse_initializer}
+    known |= {name for node in graph.node for name in node.output}
+    wanted = [name for node in graph.node for name in node.input] + [value.name for value in graph.output]
+    found = next((name for name in wanted if name and name not in known), None)
+    if found is not None:
+        return found
+    attributes = [attribute for node in graph.node for attribute in node.attribute]
+    inner = [one for held in attributes for one in (*([held.g] if held.HasField("g") else []), *held.graphs)]
+    return next((name for one in inner if (name := undefined(one, known)) is not None), None)
+
+
 def rename_tensors(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
     """Rename tensors wherever they stand: inputs, outputs, initializers, nodes, inner graphs.
 

@@ -105,15 +105,41 @@ def make_cases(interface: Interface, data: Artifact | None, *, seed: int = 0) ->
     """Return the inputs on which the source and every later model are run and compared.
 
     With `data` (``.npz`` files whose arrays are stacked along the first axis) its first rows, at two batch sizes where
-    the batch is dynamic; otherwise random inputs at two sizes of every dynamic dimension.
+    the batch is dynamic; arrays that cannot be rows, and are what a model without a batch takes, are one case as they
+    are. Without, random inputs at two sizes of every dynamic dimension.
     """
     sizes = case_sizes(interface)
     if data is None:
         return [random_case(interface, chosen, seed=seed + number) for number, chosen in enumerate(sizes)]
+    whole = _one_case(interface, data)
+    if whole is not None:
+        return [whole]
     rows = read_rows(interface, data, at_least=1)
     return [
         {spec.name: _first_rows(rows[spec.name], spec.dims[0], chosen) for spec in interface.inputs} for chosen in sizes
     ]
+
+
+def _one_case(interface: Interface, data: Artifact) -> dict[str, np.ndarray] | None:
+    """Return the arrays of a single file where one is a scalar, or their first axes differ, and each has its shape."""
+    if interface.max_batch_size or len(data.files) != 1:
+        return None
+    path = data.file(data.files[0])
+    archive = read_npz(path)
+    arrays = {spec.name: archive.get(spec.name, archive.get(spec.alias or spec.name)) for spec in interface.inputs}
+    sizes: dict[int | str, int] = {}
+    for spec in interface.inputs:
+        array = arrays[spec.name]
+        if array is None or array.ndim != len(spec.dims):
+            return None
+        for dim, size in zip(spec.dims, array.shape, strict=True):
+            if sizes.setdefault(dim, dim if isinstance(dim, int) else size) != size:
+                return None
+    if len({array.shape[:1] for array in arrays.values() if array is not None}) == 1 and all(
+        spec.dims for spec in interface.inputs
+    ):
+        return None
+    return {spec.name: _checked(spec, archive, path) for spec in interface.inputs}
 
 
 def _first_rows(rows: np.ndarray, first: int | str, sizes: dict[str, int]) -> np.ndarray:
@@ -138,7 +164,8 @@ def read_rows(
     if scalar is not None:
         raise InputError(
             f"the input '{scalar}' is a scalar: samples are rows, and it has none",
-            hint="leave the data out, and bound the scalar with 'range' in config.txt",
+            hint="leave the data out, and bound the scalar with 'range' in config.txt; --samples takes a single case, "
+            "each array of its input's shape, for a model without a batch",
             code="data.scalar",
         )
     found: dict[str, list[np.ndarray]] = {spec.name: [] for spec in interface.inputs}
@@ -195,9 +222,9 @@ def _checked(spec: TensorSpec, archive: dict[str, np.ndarray], path: Path) -> np
             code="data.shape",
         )
     if spec.dtype.is_float and not np.isfinite(array).all():
-        bad = int(np.argwhere(~np.isfinite(array.astype(np.float64)))[0][0])
+        bad = np.argwhere(~np.isfinite(array.astype(np.float64)))[0][:1]
         raise InputError(
-            f"{path}: '{spec.name}' holds NaN or infinity, first in row {bad}",
+            f"{path}: '{spec.name}' holds NaN or infinity" + "".join(f", first in row {row}" for row in bad),
             hint="clean the data; a range cannot be taken from them",
             code="data.not-finite",
         )

@@ -14,7 +14,7 @@ import msgspec
 from convkit.errors import StepError
 from convkit.graph.census import Census, take_census
 from convkit.graph.model import EXTERNAL_ABOVE, Model, load_model, save_model, weight_bytes
-from convkit.graph.names import name_nodes, strip_origins, subgraphs
+from convkit.graph.names import name_nodes, strip_origins, subgraphs, undefined
 from convkit.pipeline import events
 from convkit.pipeline.step import step
 from convkit.spec.options import Simplifier
@@ -79,11 +79,13 @@ def _simplified(proto: onnx.ModelProto, model: Model, chain: tuple[Simplifier, .
             applied.append(f"{simplifier.value}: left out, {reason}")
             continue
         candidate = _tried(simplifier, smallest)
-        if candidate is not None and _same_interface(candidate, proto) and _nodes(candidate) < _nodes(smallest):
+        if candidate is None or not _same_interface(candidate, proto) or _nodes(candidate) >= _nodes(smallest):
+            applied.append(f"{simplifier.value}: nothing gained")
+        elif (lost := undefined(candidate.graph)) is not None:
+            applied.append(f"{simplifier.value}: left out, it would lose '{lost}'")
+        else:
             applied.append(f"{simplifier.value}: {_nodes(smallest)} nodes became {_nodes(candidate)}")
             smallest = candidate
-        else:
-            applied.append(f"{simplifier.value}: nothing gained")
     if smallest is proto:
         return Simplified(model=model, before=before, after=before, applied=tuple(applied))
     _keep_form(smallest, proto)

@@ -254,17 +254,28 @@ def _within_opsets(proto: onnx.ModelProto, asked: int | None, highest: int) -> o
             proto = onnx.inliner.inline_local_functions(proto)
         converted: onnx.ModelProto = version_converter.convert_version(proto, wanted)
         onnx.checker.check_model(converted)
+        if _face(converted) != _face(proto):  # the converter has lost a dimension of Scan's
+            raise ValueError("the converter gives it other inputs or outputs")  # noqa: TRY301 - told as any failure
     except Exception as error:
         if not asked and has < _OLDEST_OPSET:
             events.warn("source.old-opset", f"opset {has} could not be converted to {wanted}; it is kept")
             return proto
+        reason = " ".join(str(error).split()).rpartition("` failed: ")[2]  # behind the place in onnx's own source
         raise StepError(
-            f"opset {has} cannot be converted to {wanted}: {' '.join(str(error).split())}",
+            f"opset {has} cannot be converted to {wanted}: {reason}",
             hint="export again with an opset that the server reads, or name a newer server with --triton",
             code="source.opset",
         ) from error
     events.warn("source.opset-converted", f"opset {has} was converted to {wanted}")
     return converted
+
+
+def _face(proto: onnx.ModelProto) -> list[tuple[str, int, int]]:
+    """Return name, element type and rank of every input and output."""
+    return [
+        (value.name, value.type.tensor_type.elem_type, len(value.type.tensor_type.shape.dim))
+        for value in (*proto.graph.input, *proto.graph.output)
+    ]
 
 
 @observation(version=1, stage="measure", title="Time the ONNX source", needs="onnx")

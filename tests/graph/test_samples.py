@@ -183,10 +183,24 @@ def test_inputs_with_other_numbers_of_rows_are_told(tmp_path: Path) -> None:
 
 
 def test_a_scalar_input_has_no_rows(tmp_path: Path) -> None:
-    interface = face(spec("x", DType.FLOAT32, "batch", 2), spec("scale", DType.FLOAT32))
+    interface = face(spec("x", DType.FLOAT32, "batch", 2), spec("scale", DType.FLOAT32), max_batch_size=8)
 
     with pytest.raises(InputError, match="the input 'scale' is a scalar"):
         make_cases(interface, npz(tmp_path, x=ROWS, scale=np.float32(1)))
+
+
+def test_arrays_that_cannot_be_rows_are_one_case_where_each_has_its_inputs_shape(tmp_path: Path) -> None:
+    scaled = face(spec("x", DType.FLOAT32, 3, 2), spec("scale", DType.FLOAT32))
+    table = face(spec("ids", DType.INT64, 4), spec("table", DType.FLOAT32, "n", 2), spec("same", DType.FLOAT32, "n"))
+    arrays = {"ids": np.arange(4), "table": ROWS, "same": ROWS[:, 0]}
+
+    assert shapes(scaled, npz(tmp_path, x=ROWS, scale=np.float32(1))) == [{"x": (3, 2), "scale": ()}]
+    assert shapes(table, npz(tmp_path, **arrays)) == [{"ids": (4,), "table": (3, 2), "same": (3,)}]
+    for wrong in ({**arrays, "same": ROWS[:2, 0]}, {**arrays, "ids": np.arange(5)}):
+        with pytest.raises(InputError, match="rows: they must have the same number"):
+            make_cases(table, npz(tmp_path, **wrong))
+    with pytest.raises(InputError, match=r"'scale' holds NaN or infinity$"):
+        make_cases(scaled, npz(tmp_path, x=ROWS, scale=np.float32(np.nan)))
 
 
 def test_strings_come_from_bytes_and_from_text(tmp_path: Path) -> None:

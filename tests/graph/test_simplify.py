@@ -13,6 +13,7 @@ from sources.onnx_files import FLOAT, MATMUL, WEIGHT, X, Y, model, node, value
 from convkit.errors import StepError
 from convkit.graph import simplify as room
 from convkit.graph.model import Model, load_model, save_model
+from convkit.graph.names import undefined
 from convkit.graph.present import interface_of
 from convkit.graph.samples import make_cases
 from convkit.graph.session import open_session, run_session
@@ -175,6 +176,33 @@ def test_a_simplifier_that_gains_nothing_or_changes_the_face_is_passed_over(monk
         result = simplify(before, chain=BOTH[:1])
         assert result.model == before
         assert result.applied == ("onnxslim: nothing gained",)
+
+
+def test_a_simplifier_that_loses_a_tensor_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def losing(proto: onnx.ModelProto) -> onnx.ModelProto:
+        other = onnx.ModelProto()
+        other.CopyFrom(proto)
+        del other.graph.node[0]
+        return other
+
+    monkeypatch.setitem(room.SIMPLIFIERS, Simplifier.ONNXSLIM, losing)
+    result = simplified(NORMALIZED)
+
+    assert result.applied[0] == "onnxslim: left out, it would lose 'c'"
+    assert result.after.nodes < result.before.nodes
+
+
+def test_a_branch_may_read_what_stands_around_it_and_nothing_else() -> None:
+    def branch(name: str, read: str) -> onnx.GraphProto:
+        return helper.make_graph([node("Identity", [read], [name])], name, [], [value(name, FLOAT, [2])])
+
+    condition = value("c", onnx.TensorProto.BOOL, [])
+    for read, lost in (("x", None), ("hidden", "hidden")):
+        both = {"then_branch": branch("t", "x"), "else_branch": branch("e", read)}
+        graph = helper.make_graph(
+            [node("If", ["c"], ["y"], **both)], "g", [condition, value("x", FLOAT, [2])], [value("y", FLOAT, [2])]
+        )
+        assert undefined(graph) == lost
 
 
 def test_a_simplifier_that_fails_is_named_with_the_way_around_it(monkeypatch: pytest.MonkeyPatch) -> None:

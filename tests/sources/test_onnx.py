@@ -174,6 +174,21 @@ def test_an_operator_that_the_server_is_too_old_for_is_told(tmp_path: Path) -> N
     assert "--triton" in failed.value.hint
 
 
+def test_an_old_graph_that_the_converter_gives_another_face_is_kept(tmp_path: Path, warned: list[str]) -> None:
+    step = helper.make_graph(
+        [node("Add", ["total", "next"], ["sum"]), node("Identity", ["sum"], ["each"])],
+        "step",
+        [value("total", FLOAT, [2]), value("next", FLOAT, [2])],
+        [value("sum", FLOAT, [2]), value("each", FLOAT, [2])],
+    )
+    scan = node("Scan", ["", "first", "x"], ["y", "z"], num_scan_inputs=1, body=step)
+    inputs = [value("first", FLOAT, [1, 2]), value("x", FLOAT, [1, 3, 2])]
+    old = model([scan], inputs, [value("y", FLOAT, [1, 2]), value("z", FLOAT, [1, 3, 2])], [], opset=8, ir_version=3)
+
+    assert opset_of(checked(imported(write(tmp_path, old)))) == 8
+    assert warned == ["source.old-opset"]
+
+
 def test_what_the_exporter_left_of_its_machine_is_taken_out(tmp_path: Path) -> None:
     proto = model()
     proto.doc_string = "made in /home/somebody"
