@@ -2,7 +2,7 @@
 
 The package nvidia-pytriton carries the server's own program (2.51.0, release 24.10) with its Python backend. It lives
 in an environment of its own, made from `requirements.txt` beside this file; `CONVKIT_TRITON_ENV` names another one.
-The backend `onnxruntime` is `backends/onnxruntime/model.py`, run by the server's Python backend.
+The backends `onnxruntime` and `openvino` are `backends/*/model.py`, run by the server's Python backend.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class TritonServer:
         model_control: ModelControl = "none",
         config_name: str | None = None,
         poll_seconds: int = 1,
-        backends: Sequence[str] = ("onnxruntime",),
+        backends: Sequence[str] = ("onnxruntime", "openvino"),
         extra_args: Sequence[str] = (),
     ) -> None:
         self._installation = installation()
@@ -249,7 +249,13 @@ class TritonServer:
         shutil.copytree(self._installation.backend, folder / "python", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy2(self._installation.stub, folder / "python")
         for name in self._backends:
-            shutil.copytree(HERE / "backends" / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            for part in (name, "shared"):
+                shutil.copytree(
+                    HERE / "backends" / part,
+                    folder / name,
+                    ignore=shutil.ignore_patterns("__pycache__"),
+                    dirs_exist_ok=True,
+                )
         return folder
 
     def _launch(self, backends: Path) -> None:

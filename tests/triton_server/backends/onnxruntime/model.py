@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
+from against_config import Found, faults
 
 TYPES = {
     "tensor(bool)": "TYPE_BOOL",
@@ -53,18 +54,12 @@ class TritonPythonModel:
         self.session = onnxruntime.InferenceSession(
             str(path), session_options(config), providers=["CPUExecutionProvider"]
         )
-        batched = int(config["max_batch_size"]) > 0
         self.inputs = [tensor["name"] for tensor in config["input"]]
         self.outputs = [tensor["name"] for tensor in config["output"]]
-        faults = [
-            *unknown_names("input", self.inputs, self.session.get_inputs()),
-            *missing_inputs(self.inputs, self.session.get_inputs()),
-            *unknown_names("output", self.outputs, self.session.get_outputs()),
-            *tensor_faults(config["input"], self.session.get_inputs(), batched, exact=False),
-            *tensor_faults(config["output"], self.session.get_outputs(), batched, exact=True),
-        ]
-        if faults:
-            raise pb_utils.TritonModelException(f"{args['model_name']}: " + "; ".join(faults))
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        wrong = faults(config, [found(tensor) for tensor in inputs], [found(tensor) for tensor in outputs])
+        if wrong:
+            raise pb_utils.TritonModelException(f"{args['model_name']}: " + "; ".join(wrong))
         self.scalar_inputs = {tensor.name for tensor in self.session.get_inputs() if tensor.shape == []}
         self.scalar_shapes = {tensor["name"]: [int(dim) for dim in tensor["dims"]] for tensor in config["output"]}
 
@@ -95,55 +90,9 @@ def session_options(config):
     return options
 
 
-def unknown_names(kind, configured, actual):
-    allowed = [tensor.name for tensor in actual]
-    for name in configured:
-        if name not in allowed:
-            yield f"the configuration's {kind} '{name}' is not in the model, which has {allowed}"
-
-
-def missing_inputs(configured, actual):
-    for tensor in actual:
-        if tensor.name not in configured:
-            yield f"the model's input '{tensor.name}' is not in the configuration"
-
-
-def tensor_faults(configured, actual, batched, exact):
-    by_name = {tensor.name: tensor for tensor in actual}
-    for tensor in configured:
-        if tensor["name"] in by_name:
-            yield from type_faults(tensor, by_name[tensor["name"]])
-            yield from shape_faults(tensor, by_name[tensor["name"]], batched, exact)
-
-
-def type_faults(tensor, model):
-    found = TYPES.get(model.type)
-    if found is None:
-        yield f"'{model.name}' is a {model.type}, which the backend cannot carry"
-    elif found != tensor["data_type"]:
-        yield f"'{model.name}' is {tensor['data_type']} in the configuration and {found} in the model"
-
-
-def shape_faults(tensor, model, batched, exact):
-    """Compare shapes by the C++ backend's rules.
-
-    An output has the model's very shape. An input's fixed dimensions are the model's; a dynamic one takes any. A
-    model's scalar is sent as a tensor of ones.
-    """
-    dims = [int(dim) for dim in (tensor["reshape"]["shape"] if "reshape" in tensor else tensor["dims"])]
-    found = [dim if isinstance(dim, int) else -1 for dim in model.shape]
-    if batched and found[:1] != [-1]:
-        yield f"'{model.name}' has the shape {found} in the model: its first dimension is no dynamic batch"
-    elif not found:
-        if set(dims) != {1}:
-            yield f"'{model.name}' is a scalar in the model and has the shape {dims} in the configuration"
-    elif not shapes_agree([-1, *dims] if batched else dims, found, exact):
-        yield f"'{model.name}' has the shape {dims} in the configuration and {found} in the model"
-
-
-def shapes_agree(configured, found, exact):
-    pairs = zip(configured, found, strict=False)
-    return len(configured) == len(found) and all(have == want or (have == -1 and not exact) for want, have in pairs)
+def found(tensor):
+    shape = [dim if isinstance(dim, int) else -1 for dim in tensor.shape]
+    return Found(tensor.name, tensor.type, TYPES.get(tensor.type), shape)
 
 
 def from_wire(tensor):
