@@ -32,6 +32,7 @@ from convkit.report.document import Failure, Report, Role, Status, read_report
 from convkit.report.files import report_files
 from convkit.report.gates import latency_interval, refuse_missed
 from convkit.report.verdict import worsened
+from convkit.serving.holding import locked
 from convkit.serving.manifest import results, write_manifest
 from convkit.serving.publish import (
     CONFIG,
@@ -42,7 +43,6 @@ from convkit.serving.publish import (
     Publication,
     discard_pending,
     find_unchanged,
-    locked,
     publish,
 )
 from convkit.serving.signature import SIGNATURE, Signer
@@ -222,9 +222,34 @@ def _tensors(folder: Path, names: dict[str, str]) -> Tensors:
 
 
 def _publish(run: Runner, folder: Path, engine: Engine, report: Report, signer: Signer | None) -> Report:
-    """Publish the engine with what it was built from, and take the pending folder away."""
+    """Publish the engine with what it was built from, and take the pending folder away.
+
+    Raises:
+        InputError: the repository cannot be written.
+        MissingError: its disk is full, or fails.
+    """
     model = folder.parent.parent
     repository, number = model.parent, int(folder.name)
+    with run.account("publish", "Publish"), locked(repository):
+        publication = _publication(folder, engine)
+        place = model / str(number) / RECORDS / "report.json"
+        report = msgspec.structs.replace(report, version=number, report=str(place))
+        if find_unchanged(repository, publication, number) is None:
+            records = {**report_files(report), **({SIGNATURE: signer.sign(publication.manifest)} if signer else {})}
+            rendered = {f"{RECORDS}/{name}": data for name, data in records.items()}
+            publish(
+                repository,
+                msgspec.structs.replace(publication, files={**publication.files, **rendered}),
+                version=number,
+                replace=True,  # the number was given when it was prepared
+                same_interface=True,
+            )
+        discard_pending(folder)
+    return report
+
+
+def _publication(folder: Path, engine: Engine) -> Publication:
+    """Make a version of an engine and of the pending folder that it was built from."""
     manifest = (folder / MANIFEST).read_bytes()
     names = [name for name in results(manifest) if not name.startswith(f"{MODEL_FOLDER}/")]
     beside = {
@@ -237,8 +262,8 @@ def _publish(run: Runner, folder: Path, engine: Engine, report: Report, signer: 
         ENGINE_FILES[engine.flavour]: engine.files.file(),
         **{f"{RECORDS}/{name}": folder / name for name in names},
     }
-    publication = Publication(
-        name=model.name,
+    return Publication(
+        name=folder.parent.parent.name,
         files=files,
         manifest=write_manifest(
             files=files,
@@ -250,18 +275,3 @@ def _publish(run: Runner, folder: Path, engine: Engine, report: Report, signer: 
         config=config,
         beside=beside,
     )
-    with run.account("publish", "Publish"), locked(repository):
-        place = model / str(number) / RECORDS / "report.json"
-        report = msgspec.structs.replace(report, version=number, report=str(place))
-        if find_unchanged(repository, publication, number) is None:
-            records = {**report_files(report), **({SIGNATURE: signer.sign(publication.manifest)} if signer else {})}
-            rendered = {f"{RECORDS}/{name}": data for name, data in records.items()}
-            publish(
-                repository,
-                msgspec.structs.replace(publication, files={**files, **rendered}),
-                version=number,
-                replace=True,  # the number was given when it was prepared
-                same_interface=True,
-            )
-        discard_pending(folder)
-    return report

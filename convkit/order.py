@@ -11,7 +11,7 @@ import msgspec
 from convkit.errors import InputError, UsageError
 from convkit.pipeline.artifact import Artifact, digest_file, gather
 from convkit.request import Request, target_options
-from convkit.serving.publish import require_usable
+from convkit.serving.holding import require_usable
 from convkit.serving.releases import OLDEST, TritonRelease, release
 from convkit.sources.find import Found, find_model
 from convkit.sources.open import Source, open_source, require_extra

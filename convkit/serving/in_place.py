@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from convkit.pipeline.copying import copy_file
+
 STAGING = ".convkit-staging-"
 _LOCK_FILE = ".convkit.lock"
 _RENAME_EXCHANGE = 2  # renameat2(2)
@@ -21,27 +23,37 @@ _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EXDEV)
 """What renameat2 answers on a file system that cannot swap, and on a layered one for what lies in a lower layer."""
 
 
+_NO_FOLDER_LOCK = (errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+"""What flock(2) answers on network file systems, which lock only what is open for writing, as a folder cannot be."""
+
+
 def lock_folder(repository: Path) -> int:
     """Wait for the lock on a folder, and return the descriptor that holds it until it is closed."""
-    descriptor = os.open(repository, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return _lock(os.open(repository, os.O_RDONLY | os.O_DIRECTORY))
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_LOCK:
+            raise
+    return _lock(os.open(repository / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644))
+
+
+def _lock(descriptor: int) -> int:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:  # network file systems lock only what is open for writing, which a folder cannot be
+    except BaseException:
         os.close(descriptor)
-        descriptor = os.open(repository / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        raise
     return descriptor
 
 
 def write_file(path: Path, content: Path | bytes) -> None:
-    """Write a file, from bytes or as a copy, and flush it to the disk."""
+    """Write a file, from bytes or as a copy, which shares its blocks where it can, and flush it to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as target:
         if isinstance(content, bytes):
             target.write(content)
         else:
-            with content.open("rb") as source:
-                shutil.copyfileobj(source, target, 1 << 20)
+            copy_file(content, target)
         target.flush()
         os.fsync(target.fileno())
 
@@ -103,20 +115,22 @@ def staging_folder(repository: Path, name: str) -> Iterator[Path]:
     """
     resolved = repository.resolve()
     place, model = resolved.parent, resolved / name
-    made = False
-    if not os.access(place, os.W_OK) or place.stat().st_dev != resolved.stat().st_dev:
-        place, made = model, not model.exists()
-        place.mkdir(exist_ok=True)
     _clear_staging(resolved)
-    folder = Path(tempfile.mkdtemp(prefix=f"{STAGING}{resolved.name}-", dir=place))
-    folder.chmod(0o755)
-    try:
+    with contextlib.ExitStack() as removal:
+        if not os.access(place, os.W_OK) or place.stat().st_dev != resolved.stat().st_dev:
+            place = model
+            if not model.exists():
+                model.mkdir()
+                removal.callback(_remove_empty, model)  # it stays once the version stands in it
+        folder = Path(tempfile.mkdtemp(prefix=f"{STAGING}{resolved.name}-", dir=place))
+        removal.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder.chmod(0o755)
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if made:
-            with contextlib.suppress(OSError):  # the version stands in it
-                model.rmdir()
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _clear_staging(repository: Path) -> None:

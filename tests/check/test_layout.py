@@ -12,7 +12,7 @@ import pytest
 from check.repositories import FOREIGN_CONFIG, codes, dense, errors, foreign
 from convkit.checking import check
 from convkit.errors import ExitStatus, InputError
-from convkit.serving.publish import locked
+from convkit.serving.holding import locked
 from convkit.serving.remark import Severity
 
 

@@ -11,8 +11,9 @@ from onnx import helper
 from triton_server.models import graph, interface, tensor
 
 from convkit.pipeline.artifact import digest_file
+from convkit.serving.holding import locked
 from convkit.serving.manifest import write_manifest
-from convkit.serving.publish import Publication, Published, locked, publish
+from convkit.serving.publish import Publication, Published, publish
 from convkit.serving.triton import Warmup, WarmupInput, model_config, parse, render
 from convkit.serving.triton_model import same_interface
 from convkit.spec.tensor import DType

@@ -23,8 +23,9 @@ from triton_server.server import TritonServer
 
 from convkit.errors import CheckError, InputError, MissingError, UsageError
 from convkit.serving import in_place
+from convkit.serving.holding import locked
 from convkit.serving.manifest import write_manifest
-from convkit.serving.publish import Outcome, Publication, discard_pending, find_unchanged, locked, next_version
+from convkit.serving.publish import Outcome, Publication, discard_pending, find_unchanged, next_version
 
 
 @pytest.fixture
@@ -221,16 +222,18 @@ def test_a_repository_that_may_not_be_written_is_refused(repository: Path) -> No
     assert not (repository / "scaled" / "2").exists()
 
 
-@pytest.mark.parametrize("call", ["write_file", "link_tree", "flush_tree"])
-def test_a_full_disk_leaves_everything_as_it_was(call: str, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("module", "call"), [("publish", "write_file"), ("put", "link_tree"), ("put", "flush_tree")])
+def test_a_full_disk_leaves_everything_as_it_was(
+    module: str, call: str, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     published(repository, publication(1))
     before = listing(repository)
 
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(f"convkit.serving.publish.{call}", full)
-    with pytest.raises(MissingError, match=r"no space left in .*nothing was changed"):
+    monkeypatch.setattr(f"convkit.serving.{module}.{call}", full)
+    with pytest.raises(MissingError, match="no space left in"):
         published(repository, publication(2, instances=2))
 
     assert listing(repository) == before
@@ -307,7 +310,7 @@ def test_a_file_system_that_cannot_do_everything_is_published_into(
         raise OSError(errno.EPERM, "Operation not permitted")
 
     if missing == "the exchange":
-        monkeypatch.setattr("convkit.serving.publish.exchange", lambda one, other: False)
+        monkeypatch.setattr("convkit.serving.put.exchange", lambda one, other: False)
     elif missing == "links":
         monkeypatch.setattr(os, "link", refused)
     else:
