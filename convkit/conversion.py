@@ -52,8 +52,8 @@ def convert(
     cache: Cache | None = None,
     command: tuple[str, ...] = (),
     dry: bool = False,
-) -> Report:
     limits: Limits | None = None,
+) -> Report:
     """Convert a model, check it, measure it, and publish it into a model repository.
 
     Args:
@@ -62,8 +62,8 @@ def convert(
         cache: where results are remembered; by default this user's.
         command: the command line that asked for it, for the report.
         dry: run nothing, and raise `DryRunEnded` at the first step that would run.
-
         limits: what the workers may take; by default what the request says.
+
     Raises:
         ConvkitError: nothing was published; its `report` is the path of the failed run's report.
     """
