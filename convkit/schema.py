@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from convkit.fleet import Fleet
 from convkit.report.document import Built, Report, Result
-from convkit.request import Request
+from convkit.request import Request, request_type
+from convkit.spec.entry_points import entry_points
 from convkit.spec.inheritance import ENV, EXTENDS
 from convkit.spec.meanings import meanings
 from convkit.spec.metadata import DATA_TYPES, LARGEST_DIM, LONGEST_NAME, MOST_DIMS
+from convkit.targets.target import GROUP
 
 Schema = dict[str, Any]
 
@@ -31,11 +33,16 @@ def schema(of: str) -> Schema:
 def recipe_schema() -> Schema:
     """Return what a recipe may hold: a `Request`, nothing of it required, `extends`, `env` and ``[[model]]`` tables.
 
-    The schema holds for every text that convkit takes; which values go together, it does not say.
+    The schema holds for every text that convkit takes; which values go together, it does not say. The tables of targets
+    that others have written are in it where they are installed.
+
+    Raises:
+        MissingError: one of those targets cannot be loaded.
     """
-    (top,), components = msgspec.json.schema_components((Request,), ref_template="#/$defs/{name}")
+    kind = request_type(set(entry_points(GROUP)) - set(Request.__struct_encode_fields__))
+    (top,), components = msgspec.json.schema_components((kind,), ref_template="#/$defs/{name}")
     name = top["$ref"].rpartition("/")[2]
-    _describe(components)
+    _describe(components, _kinds(kind))
     one = {**components.pop(name)}
     one.pop("required", None)
     one.pop("title", None)
@@ -157,12 +164,13 @@ def _reachable(schemas: list[Schema], components: dict[str, Schema]) -> dict[str
     return {name: components[name] for name in sorted(found)}
 
 
-def _describe(components: dict[str, Schema]) -> None:
-    """Give every property the sentence that stands below its field in the source."""
+def _describe(components: dict[str, Schema], kinds: Mapping[str, type[msgspec.Struct]] | None = None) -> None:
+    """Give every property the sentence that stands below its field in the source; `kinds`: the structures by name."""
+    kinds = kinds or _KINDS
     for name, component in components.items():
         if "properties" not in component:
             continue
-        kind = _KINDS.get(name)
+        kind = kinds.get(name)
         for key, text in (meanings(kind) if kind else {}).items():
             if key in component["properties"]:
                 component["properties"][key].setdefault("description", re.sub(r"``?", "", text))

@@ -29,7 +29,7 @@ def undefined(graph: onnx.GraphProto, outer: frozenset[str] = frozenset()) -> st
     known |= {tensor.values.name for tensor in graph.sparse_initializer}
     known |= {name for node in graph.node for name in node.output}
     wanted = [name for node in graph.node for name in node.input] + [value.name for value in graph.output]
-    found = next((name for name in wanted if name and name not in known), None)
+    found: str | None = next((name for name in wanted if name and name not in known), None)
     if found is not None:
         return found
     attributes = [attribute for node in graph.node for attribute in node.attribute]

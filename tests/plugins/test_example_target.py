@@ -87,6 +87,20 @@ def test_its_table_may_stand_in_a_recipe_for_another_target(installed: Path, tmp
     assert json.loads(absent.stdout)["error"]["message"] == "recipe.toml, line 1: example: there is no key 'example'"
 
 
+def test_the_schema_of_recipes_has_its_table(installed: Path, tmp_path: Path) -> None:
+    with_it, without = (
+        json.loads(python(where, "-m", "convkit", "schema", "recipe", cwd=tmp_path).stdout)
+        for where in (installed, None)
+    )
+
+    assert "example" not in without["properties"]
+    assert with_it["properties"].keys() - without["properties"].keys() == {"example"}
+    assert "example" in with_it["properties"]["model"]["anyOf"][1]["items"]["properties"]
+    level = with_it["$defs"]["ExampleOptions"]["properties"]["level"]
+    assert level["description"] == "How hard zlib tries."
+    assert (level["minimum"], level["maximum"]) == (0, 9)
+
+
 def test_without_it_the_target_is_not_there(tmp_path: Path) -> None:
     done = convert(None, tmp_path, "--to", "example")
 
