@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+import sys
 from typing import TYPE_CHECKING
 
 from convkit.errors import InputError
-from convkit.graph.model import numpy_dtype, read_npz
+from convkit.graph.model import numpy_dtype
+from convkit.graph.npz import NpzReader
+from convkit.graph.rows import checked_values, open_column, stream_rows
 from convkit.pipeline.artifact import Artifact
 from convkit.spec.tensor import DType, Interface, TensorSpec
 
@@ -114,10 +116,9 @@ def make_cases(interface: Interface, data: Artifact | None, *, seed: int = 0) ->
     whole = _one_case(interface, data)
     if whole is not None:
         return [whole]
-    rows = read_rows(interface, data, at_least=1)
-    return [
-        {spec.name: _first_rows(rows[spec.name], spec.dims[0], chosen) for spec in interface.inputs} for chosen in sizes
-    ]
+    most = max(_wanted(spec, chosen) for spec in interface.inputs for chosen in sizes)
+    rows = read_rows(interface, data, at_most=most)
+    return [{spec.name: _first_rows(rows[spec.name], spec, chosen) for spec in interface.inputs} for chosen in sizes]
 
 
 def _one_case(interface: Interface, data: Artifact) -> dict[str, np.ndarray] | None:
@@ -125,27 +126,38 @@ def _one_case(interface: Interface, data: Artifact) -> dict[str, np.ndarray] | N
     if interface.max_batch_size or len(data.files) != 1:
         return None
     path = data.file(data.files[0])
-    archive = read_npz(path)
-    arrays = {spec.name: archive.get(spec.name, archive.get(spec.alias or spec.name)) for spec in interface.inputs}
+    with NpzReader(path) as reader:
+        if not all(spec.name in reader.names or spec.alias in reader.names for spec in interface.inputs):
+            return None
+        if _has_rows(interface, reader):
+            return None
+        return {spec.name: checked_values(spec, open_column(reader, spec).whole(), path) for spec in interface.inputs}
+
+
+def _has_rows(interface: Interface, reader: NpzReader) -> bool:
+    """Tell whether the arrays have a first axis in common, or shapes that the model would not take as they are."""
+    firsts: set[tuple[int, ...]] = set()
     sizes: dict[int | str, int] = {}
     for spec in interface.inputs:
-        array = arrays[spec.name]
-        if array is None or array.ndim != len(spec.dims):
-            return None
-        for dim, size in zip(spec.dims, array.shape, strict=True):
+        shape = reader.column(spec.name if spec.name in reader.names else str(spec.alias)).shape
+        firsts.add(shape[:1])
+        if len(shape) != len(spec.dims):
+            return True
+        for dim, size in zip(spec.dims, shape, strict=True):
             if sizes.setdefault(dim, dim if isinstance(dim, int) else size) != size:
-                return None
-    if len({array.shape[:1] for array in arrays.values() if array is not None}) == 1 and all(
-        spec.dims for spec in interface.inputs
-    ):
-        return None
-    return {spec.name: _checked(spec, archive, path) for spec in interface.inputs}
+                return True
+    return len(firsts) == 1 and () not in firsts
 
 
-def _first_rows(rows: np.ndarray, first: int | str, sizes: dict[str, int]) -> np.ndarray:
+def _wanted(spec: TensorSpec, sizes: dict[str, int]) -> int:
+    """Return how many rows a case has."""
+    return (*shape_for(spec, sizes), 1)[0]
+
+
+def _first_rows(rows: np.ndarray, spec: TensorSpec, sizes: dict[str, int]) -> np.ndarray:
     """Take as many rows as the first dimension has, over again where they are too few for a batch or a fixed one."""
-    wanted = sizes[first] if isinstance(first, str) else first
-    if isinstance(first, str) and first != "batch":
+    wanted = _wanted(spec, sizes)
+    if isinstance(spec.dims[0], str) and spec.dims[0] != "batch":
         wanted = min(wanted, len(rows))
     return rows[[index % len(rows) for index in range(wanted)]]
 
@@ -153,87 +165,11 @@ def _first_rows(rows: np.ndarray, first: int | str, sizes: dict[str, int]) -> np
 def read_rows(
     interface: Interface, data: Artifact, *, at_least: int = 1, at_most: int | None = None
 ) -> dict[str, np.ndarray]:
-    """Read inputs by wire name or alias, stacked along the first axis, from one or several ``.npz`` files.
+    """Read the first rows of the inputs, up to where the shape of a row changes; see `convkit.graph.rows`.
 
     Raises:
         InputError: a tensor is missing, has another type or shape, holds NaN or infinity, or rows are too few.
     """
-    import numpy as np
-
-    scalar = next((spec.name for spec in interface.inputs if not spec.dims), None)
-    if scalar is not None:
-        raise InputError(
-            f"the input '{scalar}' is a scalar: samples are rows, and it has none",
-            hint="leave the data out, and bound the scalar with 'range' in config.txt; --samples takes a single case, "
-            "each array of its input's shape, for a model without a batch",
-            code="data.scalar",
-        )
-    found: dict[str, list[np.ndarray]] = {spec.name: [] for spec in interface.inputs}
-    count = 0
-    for member in data.files:
-        path = data.file(member)
-        archive = read_npz(path)
-        lengths = set()
-        for spec in interface.inputs:
-            array = _checked(spec, archive, path)
-            found[spec.name].append(array)
-            lengths.add(len(array))
-        if len(lengths) != 1:
-            raise InputError(
-                f"{path}: its inputs have {sorted(lengths)} rows: they must have the same number",
-                hint="stack every input along the first axis, one row for each sample",
-                code="data.rows",
-            )
-        count += lengths.pop()
-        if at_most is not None and count >= at_most:
-            break
-    if count < at_least:
-        raise InputError(
-            f"{data.path}: {count} samples, at least {at_least} are needed", hint="give more", code="data.too-few"
-        )
-    return {name: np.concatenate(arrays)[:at_most] for name, arrays in found.items()}
-
-
-def _checked(spec: TensorSpec, archive: dict[str, np.ndarray], path: Path) -> np.ndarray:
-    import numpy as np
-
-    array = archive.get(spec.name, archive.get(spec.alias or spec.name))
-    if array is None:
-        raise InputError(
-            f"{path} has no array called '{spec.name}'" + (f" or '{spec.alias}'" if spec.alias else ""),
-            hint=f"it has: {', '.join(sorted(archive)) or 'nothing'}",
-            code="data.missing-tensor",
-        )
-    wanted = "str" if spec.dtype is DType.STRING else str(numpy_dtype(spec.dtype))
-    if spec.dtype is DType.STRING:
-        if array.dtype.kind not in "US":
-            raise _wrong_type(spec, array, path, wanted)
-        array = array.astype("U")
-    elif str(array.dtype) != wanted:
-        raise _wrong_type(spec, array, path, wanted)
-    fits = array.ndim == len(spec.dims) and all(
-        isinstance(dim, str) or dim == size or axis == 0
-        for axis, (dim, size) in enumerate(zip(spec.dims, array.shape, strict=False))
-    )
-    if not fits:
-        raise InputError(
-            f"{path}: '{spec.name}' has the shape {list(array.shape)}, the model takes {spec}",
-            hint="the first axis counts the samples, the others are the model's",
-            code="data.shape",
-        )
-    if spec.dtype.is_float and not np.isfinite(array).all():
-        bad = np.argwhere(~np.isfinite(array.astype(np.float64)))[0][:1]
-        raise InputError(
-            f"{path}: '{spec.name}' holds NaN or infinity" + "".join(f", first in row {row}" for row in bad),
-            hint="clean the data; a range cannot be taken from them",
-            code="data.not-finite",
-        )
-    return array
-
-
-def _wrong_type(spec: TensorSpec, array: np.ndarray, path: Path, wanted: str) -> InputError:
-    return InputError(
-        f"{path}: '{spec.name}' is {array.dtype}, the model takes {wanted}",
-        hint=f"convert it once, before saving: array.astype('{wanted}')",
-        code="data.type",
-    )
+    size = at_most or sys.maxsize
+    first, *_ = stream_rows(interface, data, size=size, at_most=at_most, at_least=at_least)
+    return first.inputs

@@ -1,0 +1,1 @@
+"""Tests of calibration, evaluation and sample data: every kind, every mistake, and what streaming them costs."""
