@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -28,6 +29,7 @@ from convkit.spec.options import (
     QuantizeOptions,
     SimplifyOptions,
 )
+from convkit.spec.paths import refuse_impossible_path
 from convkit.spec.recipe import Layer, Recipe, Table, decode, explaining, merge
 from convkit.targets.openvino_model import OpenVINOOptions
 from convkit.targets.target import GROUP, TARGETS, open_target
@@ -173,6 +175,10 @@ def request_from(layers: Sequence[Layer], arguments: Table, *, environment: Mapp
             code="usage.no-model",
         )
     request = decode(_type_for(layers), layers, option_for=OPTIONS.get)
+    for key in PATHS:
+        value = attrgetter(key)(request) or ""
+        if is_path(key, value):
+            refuse_impossible_path(value, where=OPTIONS[key])
     for key, check in _checks(request).items():
         with explaining(key, layers, option_for=OPTIONS.get):
             check()

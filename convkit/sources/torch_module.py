@@ -53,6 +53,7 @@ class TorchSource(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.files.digest} {self.beside} {definition} {self.factory}"
 
 
+_SAVE_AGAIN = "save it again with torch.save(model.state_dict(), path); a whole module in the old format needs --trust"
 _loaded: dict[str, torch.nn.Module] = {}
 
 
@@ -76,8 +77,19 @@ def load_module(source: TorchSource) -> torch.nn.Module:
                 hint="load_model() or the factory must return the module itself",
                 code="source.no-module",
             )
-        _loaded[source.digest] = module.cpu().eval().requires_grad_(requires_grad=False)
+        _loaded[source.digest] = _ready(module, source)
     return _loaded[source.digest]
+
+
+def _ready(module: torch.nn.Module, source: TorchSource) -> torch.nn.Module:
+    try:
+        return module.cpu().eval().requires_grad_(requires_grad=False)
+    except Exception as error:  # its parts may be anything
+        raise InputError(
+            f"{source.checkpoint}: the module cannot be used: {type(error).__name__}: {error}",
+            hint=_SAVE_AGAIN,
+            code="source.unreadable",
+        ) from error
 
 
 def _build(source: TorchSource) -> Any:
@@ -116,7 +128,7 @@ def _loading_hint(error: Exception) -> str:
         return f"its pickle names a module that is not here: pip install {error.name}, or put {error.name}.py beside it"
     if isinstance(error, AttributeError):
         return "a class that it was saved with is missing: put the model.py that defines it beside it, with --trust"
-    return "save it again with torch.save(model.state_dict(), path); a whole module in the old format needs --trust"
+    return _SAVE_AGAIN
 
 
 def _own_classes(path: Path) -> list[Any]:

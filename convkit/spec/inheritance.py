@@ -12,6 +12,7 @@ import msgspec
 
 from convkit.errors import InputError
 from convkit.spec.locate import KeyPath
+from convkit.spec.paths import refuse_impossible_path
 from convkit.spec.recipe import Recipe, Table, place_of, read_recipe
 from convkit.spec.wording import shown
 
@@ -67,6 +68,7 @@ def extended_by(recipe: Recipe, below: Any, root: Path, *, at: KeyPath = ()) -> 
             code="recipe.extends",
         )
     found = recipe.path.parent / below
+    refuse_impossible_path(str(found), where=place_of(recipe, (EXTENDS,), at=at))
     if not found.is_file():
         problem = "is no file" if found.exists() else "does not exist"
         raise InputError(
