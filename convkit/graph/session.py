@@ -32,6 +32,11 @@ def open_session(path: Path, *, plain: bool = False) -> Any:
     Raises:
         StepError: ONNX Runtime refuses the model; its own reason is in the message.
     """
+    return start_session(path, session_options(plain=plain))
+
+
+def session_options(*, plain: bool = False) -> Any:
+    """Return the `onnxruntime.SessionOptions` under which convkit runs every graph; `plain` as in `open_session`."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -40,6 +45,17 @@ def open_session(path: Path, *, plain: bool = False) -> Any:
         options.intra_op_num_threads = allowed
     if plain:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+def start_session(path: Path, options: Any) -> Any:
+    """Open a session on the CPU under these options.
+
+    Raises:
+        StepError: ONNX Runtime refuses the model; its own reason is in the message.
+    """
+    import onnxruntime
+
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
