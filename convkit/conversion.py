@@ -33,9 +33,10 @@ from convkit.report.document import Report, Status
 from convkit.report.files import report_files
 from convkit.report.gates import missed, refuse_missed, timed
 from convkit.request import Request, target_options
+from convkit.serving.holding import locked
 from convkit.serving.layout import STRANGER, STRANGER_HINT, strangers
 from convkit.serving.manifest import Lock, write_manifest
-from convkit.serving.publish import MODEL_FOLDER, PENDING, Publication, find_unchanged, locked, next_version, publish
+from convkit.serving.publish import MODEL_FOLDER, PENDING, Publication, find_unchanged, next_version, publish
 from convkit.serving.records import expected_files
 from convkit.serving.signature import SIGNATURE, Signer
 from convkit.serving.triton_model import same_interface, triton_files, write_warmup
@@ -226,10 +227,10 @@ def _measure(
     if mode is MeasureMode.NONE or exported is None:
         return {}
     seconds = PLANS[mode].seconds
-    contenders: dict[str, Contender[Timing]] = {
-        exported.framework: order.source.contender(exported, seconds=seconds),
-        dossier.baseline_label: Contender(time_onnxruntime, baseline, inputs=exported.samples, seconds=seconds),
-    }
+    contenders: dict[str, Contender[Timing]] = {}
+    if (of_source := order.source.contender(exported, seconds=seconds)) is not None:
+        contenders[exported.framework] = of_source
+    contenders[dossier.baseline_label] = Contender(time_onnxruntime, baseline, inputs=exported.samples, seconds=seconds)
     if dossier.compiled is not None and dossier.compiled.timed is not None:
         contenders[dossier.final_label] = dossier.compiled.timed(exported.samples, seconds)
     elif not order.target.emulated:

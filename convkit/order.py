@@ -14,7 +14,8 @@ from convkit.request import Request, target_options
 from convkit.serving.holding import require_usable
 from convkit.serving.releases import OLDEST, TritonRelease, release
 from convkit.sources.find import Found, find_model
-from convkit.sources.open import Source, open_source, require_extra
+from convkit.sources.open import open_source, require_extra
+from convkit.sources.source import Source
 from convkit.spec.metadata import Metadata, read_metadata
 from convkit.spec.options import Precision, SpeedupOver
 from convkit.targets.target import Target, open_target, refuse_impossible
@@ -99,7 +100,7 @@ def prepare(request: Request) -> Order:
     found = find_model(Path(request.model), config=Path(request.config) if request.config else None, name=request.name)
     if request.framework not in (None, found.framework):
         raise InputError(
-            f"the model is said to be {request.framework.value}; {found.path} is {found.framework.value}",
+            f"the model is said to be {request.framework.value}; {found.path} is {found.written_by}",
             hint="correct MODEL_TYPE (framework in a recipe), or leave it out",
             code="source.other-framework",
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 
 import msgspec
 
 from convkit.errors import InputError, UsageError
+from convkit.sources.source import ending_of, other_endings
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".pt2", ".bin", ".ckpt")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
@@ -28,7 +29,8 @@ class Framework(Enum):
 class Found(msgspec.Struct, frozen=True, kw_only=True):
     """A model on the disk."""
 
-    framework: Framework
+    framework: Framework | str
+    """Who wrote it; the name of someone else's source."""
     folder: str
     """The folder that holds the model; a SavedModel's own."""
     file: str
@@ -42,6 +44,11 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     def path(self) -> Path:
         """Return the model's file."""
         return Path(self.folder, self.file)
+
+    @property
+    def written_by(self) -> str:
+        """Return the framework's name."""
+        return self.framework.value if isinstance(self.framework, Framework) else self.framework
 
 
 def find_model(model: Path, *, config: Path | None = None, name: str | None = None) -> Found:
@@ -63,7 +70,7 @@ def find_model(model: Path, *, config: Path | None = None, name: str | None = No
         folder=str(folder),
         file=file.name,
         config=_config(model, folder, config),
-        name=plain_name(name or _default_name(model, file)),
+        name=plain_name(name or _default_name(model, file, framework)),
     )
 
 
@@ -82,13 +89,15 @@ def plain_name(name: str) -> str:
     return name
 
 
-def _framework(file: Path) -> Framework:
+def _framework(file: Path) -> Framework | str:
     if file.name == "saved_model.pb":
         return Framework.TENSORFLOW
     if file.suffix == ".onnx":
         return Framework.ONNX
     if file.suffix in _TORCH_SUFFIXES:
         return Framework.PYTORCH
+    if (ending := ending_of(file)) is not None:
+        return other_endings()[ending]
     hint = {
         ".pb": "a frozen graph carries no signature: export a SavedModel",
         ".keras": "export it first: keras.saving.load_model(path).export(folder)",
@@ -105,9 +114,8 @@ def _file_in(folder: Path) -> Path:
     """Find the one model in a folder: in itself, else in the nearest folders below that may be read."""
     if not os.access(folder, os.R_OK | os.X_OK):
         raise _unreadable(folder)
-    level = [folder]
-    for _ in range(_DEPTH):
-        candidates = [file for place in level for file in _models_in(place)]
+    for models_in in (_models_in, _other_models_in):
+        candidates = _nearest(folder, models_in)
         if len(candidates) > 1:
             preferred = [file for file in candidates if file.name in ("model.pth", "saved_model.pb")]
             candidates = preferred if len(preferred) == 1 else candidates
@@ -118,7 +126,6 @@ def _file_in(folder: Path) -> Path:
             )
         if candidates:
             return candidates[0]
-        level = [below for place in level for below in _folders_in(place)]
     raise InputError(
         f"{folder} holds no model",
         hint="it should hold a model.pth, a saved_model.pb with its variables, or an .onnx file",
@@ -126,10 +133,27 @@ def _file_in(folder: Path) -> Path:
     )
 
 
+def _nearest(folder: Path, models_in: Callable[[Path], Iterator[Path]]) -> list[Path]:
+    """Return the models in a folder, else those in the nearest folders below."""
+    level = [folder]
+    for _ in range(_DEPTH):
+        candidates = [file for place in level for file in models_in(place)]
+        if candidates:
+            return candidates
+        level = [below for place in level for below in _folders_in(place)]
+    return []
+
+
 def _models_in(folder: Path) -> Iterator[Path]:
     for file in sorted(folder.iterdir()):
         if file.is_file() and (file.suffix in (".pth", ".onnx") or file.name == "saved_model.pb"):
             yield file
+
+
+def _other_models_in(folder: Path) -> Iterator[Path]:
+    """Yield what someone else's source takes."""
+    if endings := other_endings():
+        yield from (file for file in sorted(folder.iterdir()) if file.is_file() and file.name.endswith(tuple(endings)))
 
 
 def _folders_in(folder: Path) -> Iterator[Path]:
@@ -152,7 +176,9 @@ def _config(model: Path, folder: Path, config: Path | None) -> str | None:
     return next((str(place / "config.txt") for place in places if (place / "config.txt").is_file()), None)
 
 
-def _default_name(model: Path, file: Path) -> str:
+def _default_name(model: Path, file: Path, framework: Framework | str) -> str:
     if model.is_dir():
         return model.resolve().name
-    return file.resolve().parent.name if file.stem in ("model", "saved_model") else file.stem
+    ending = ending_of(file) if isinstance(framework, str) else file.suffix
+    stem = file.name.removesuffix(ending or "")
+    return file.resolve().parent.name if stem in ("model", "saved_model") else stem

@@ -7,7 +7,6 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from convkit.errors import InputError, MetadataError, MissingError
 from convkit.pipeline.artifact import Artifact, gather
@@ -17,6 +16,7 @@ from convkit.sources.checkpoint import Checkpoint, CheckpointKind, read_checkpoi
 from convkit.sources.code import code_below, defines, local_imports, module_files
 from convkit.sources.exported import Exported
 from convkit.sources.find import Found, Framework
+from convkit.sources.source import Source, open_other
 from convkit.sources.trust import TRUST_ALL, Untrusted, require_trust
 from convkit.spec.metadata import Metadata
 from convkit.spec.options import ExportOptions
@@ -27,23 +27,6 @@ EXTRAS = {
     "onnx": ("onnx", "onnxruntime"),
 }
 """The modules that each extra of the package brings."""
-
-
-class Source(Protocol):
-    """A model that can be exported; every framework's class has this shape."""
-
-    environment: str
-    """The worker that exports and times it."""
-    files: Artifact
-    """What it consists of."""
-    kind: str
-    """What the report calls it."""
-
-    def export(self, run: Runner, *, samples: Artifact | None, max_opset: int) -> Exported:
-        """Turn it into ONNX, with its own answers on the inputs that later models are judged on."""
-
-    def contender(self, exported: Exported, *, seconds: float) -> Contender[Timing]:
-        """Return the call that times it in its own framework."""
 
 
 def open_source(
@@ -63,6 +46,10 @@ def open_source(
             source = SavedModelFolder(found, metadata, options)
         case Framework.ONNX:
             source = OnnxFile(found, metadata, options)
+        case _:
+            other = open_other(found, metadata, options)
+            require_trust(other.untrusted, trust, command)
+            return other
     require_extra(source.environment)
     return source
 
