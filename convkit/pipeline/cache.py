@@ -25,6 +25,7 @@ from convkit.errors import MissingError
 from convkit.pipeline.artifact import digest_bytes, gather
 from convkit.pipeline.events import Warned
 from convkit.pipeline.lock import lock_folder, locked_file, try_lock, unlock
+from convkit.pipeline.ownership import take_after
 
 _LOGS_KEPT = 60
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -217,7 +218,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
+        take_after(Path(temporary), path.parent)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

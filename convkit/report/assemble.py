@@ -23,6 +23,7 @@ from convkit.measure.latency import PLANS
 from convkit.pipeline.allowance import cores, threads
 from convkit.pipeline.cache import write_atomically
 from convkit.pipeline.identity import cpu_name, library_version
+from convkit.pipeline.ownership import make_top_folder
 from convkit.pipeline.runner import Runner
 from convkit.pipeline.stopwatch import Timing
 from convkit.quantize.onnxruntime import Quantized
@@ -346,7 +347,7 @@ def machine() -> document.Machine:
 
 
 def write_reports(folder: Path, rendered: dict[str, bytes]) -> None:
-    """Write a report's files into a folder, which is made where it is missing."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a report's files into a folder, which is made where it is missing; they are owned as it is."""
+    make_top_folder(folder)
     for name, data in rendered.items():
         write_atomically(folder / name, data)

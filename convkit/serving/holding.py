@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from convkit.errors import InputError, MissingError
+from convkit.pipeline.ownership import make_top_folder
 from convkit.serving.in_place import lock_folder
 
 _NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
@@ -25,7 +26,7 @@ def locked(repository: Path) -> Iterator[None]:
         MissingError: the disk is full, or fails, here or in what is done meanwhile.
     """
     with told(repository):
-        repository.mkdir(parents=True, exist_ok=True)
+        make_top_folder(repository)
         descriptor = lock_folder(repository)
         try:
             yield

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from convkit.pipeline.copying import copy_file
+from convkit.pipeline.ownership import make_folder, owned_as, take_after
 
 STAGING = ".convkit-staging-"
 _LOCK_FILE = ".convkit.lock"
@@ -47,14 +48,18 @@ def _lock(descriptor: int) -> int:
 
 
 def write_file(path: Path, content: Path | bytes) -> None:
-    """Write a file, from bytes or as a copy, which shares its blocks where it can, and flush it to the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file, from bytes or as a copy, which shares its blocks where it can, and flush it to the disk.
+
+    It is owned as its folder is, and so are the folders that are made for it.
+    """
+    make_folder(path.parent)
     with path.open("wb") as target:
         if isinstance(content, bytes):
             target.write(content)
         else:
             copy_file(content, target)
         target.flush()
+        take_after(path, path.parent)
         os.fsync(target.fileno())
 
 
@@ -72,6 +77,7 @@ def link_tree(source: Path, target: Path, *, leave_out: set[Path]) -> None:
             except OSError:
                 shutil.copy2(path, target / path.name, follow_symlinks=False)
     shutil.copystat(source, target)
+    owned_as(target, source)
 
 
 def exchange(one: Path, other: Path) -> bool:
@@ -112,6 +118,7 @@ def staging_folder(repository: Path, name: str) -> Iterator[Path]:
 
     Beside the repository where that can be written and is the same file system; else inside the model's folder,
     where a server ignores it. Never at the repository's root: a server takes every directory there for a model.
+    It is owned as the model's folder is, else as the repository, and so is what is made in it.
     """
     resolved = repository.resolve()
     place, model = resolved.parent, resolved / name
@@ -120,11 +127,11 @@ def staging_folder(repository: Path, name: str) -> Iterator[Path]:
         if not os.access(place, os.W_OK) or place.stat().st_dev != resolved.stat().st_dev:
             place = model
             if not model.exists():
-                model.mkdir()
+                make_folder(model)
                 removal.callback(_remove_empty, model)  # it stays once the version stands in it
         folder = Path(tempfile.mkdtemp(prefix=f"{STAGING}{resolved.name}-", dir=place))
         removal.callback(shutil.rmtree, folder, ignore_errors=True)
-        folder.chmod(0o755)
+        take_after(folder, model if model.is_dir() else resolved)
         yield folder
 
 

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from convkit.pipeline.ownership import make_folder
 from convkit.serving.in_place import exchange, flush, flush_tree, link_tree, write_file
 
 CONFIG = "config.pbtxt"
@@ -74,7 +75,7 @@ def _put_new(folder: Path, staged: Path, model: Path, around: Mapping[str, bytes
     """Put a model's first version in place with its whole folder."""
     whole = staged.parent / "model"
     target = whole / folder.relative_to(model)
-    target.parent.mkdir(parents=True)
+    make_folder(target.parent)
     staged.rename(target)
     for name, data in around.items():
         write_file(whole / name, data)
@@ -157,5 +158,5 @@ def _replace_file(path: Path, data: bytes, temporary: Path, undo: contextlib.Exi
 
 def _make_folder(folder: Path, undo: contextlib.ExitStack) -> None:
     if not folder.exists():
-        folder.mkdir()
+        make_folder(folder)
         undo.callback(folder.rmdir)
