@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from convkit.errors import ConvkitError, InputError
+from convkit.spec.archive import refuse_bomb
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +33,7 @@ class NpzReader:
         self.path = path
         with reading(path):
             self._archive = zipfile.ZipFile(path)
+            refuse_bomb(self._archive.infolist(), path.stat().st_size)
         self.names = tuple(name.removesuffix(".npy") for name in self._archive.namelist())
 
     def __enter__(self) -> Self:

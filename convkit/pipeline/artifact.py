@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import os
+import stat
 import tempfile
 from collections.abc import Iterable
 from contextvars import ContextVar
@@ -44,17 +47,34 @@ def use_index(index: StatIndex | None) -> None:
 
 
 def digest_file(path: Path) -> str:
-    """Return ``sha256:`` and the hexadecimal digest of a file's bytes."""
-    with path.open("rb", buffering=0) as stream:
-        stat = os.fstat(stream.fileno())
-        index = _index.get() if stat.st_size >= LARGE else None
-        known = index.get(path, stat) if index is not None else None
+    """Return ``sha256:`` and the hexadecimal digest of a file's bytes.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe or a device, which may have no end.
+    """
+    with open_regular(path) as stream:
+        state = os.fstat(stream.fileno())
+        index = _index.get() if state.st_size >= LARGE else None
+        known = index.get(path, state) if index is not None else None
         if known is not None:
             return known
         digest = "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
-        if index is not None and os.fstat(stream.fileno()).st_ctime_ns == stat.st_ctime_ns:
-            index.put(path, stat, digest)
+        if index is not None and os.fstat(stream.fileno()).st_ctime_ns == state.st_ctime_ns:
+            index.put(path, state, digest)
         return digest
+
+
+def open_regular(path: Path) -> io.FileIO:
+    """Open a file for reading without waiting for anybody.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe or a device.
+    """
+    stream = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return stream
 
 
 def digest_bytes(data: bytes) -> str:

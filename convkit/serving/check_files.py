@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 import msgspec
 
 from convkit.errors import ConvkitError
-from convkit.pipeline.artifact import digest_file
+from convkit.pipeline.artifact import digest_file, open_regular
 from convkit.serving.publish import CONFIG, MANIFEST, PENDING, RECORDS
 from convkit.serving.records import SUMS, read_sums
 from convkit.serving.remark import Remark, Severity, place_in
@@ -16,6 +17,7 @@ from convkit.serving.signature import SIGNATURE, Verifier
 from convkit.serving.statement import Statement, read_statement
 from convkit.targets.build_plan import FILE_NAME, read_build_plan
 
+_MOST_BYTES = 64 << 20
 _AGAIN = "publish the version again: convkit convert ... --version N --replace"
 
 
@@ -124,12 +126,17 @@ def check_unknown_beside(repository: Path, model: Path, known: Iterable[str]) ->
 
 def _read(repository: Path, path: Path, remarks: list[Remark]) -> bytes | None:
     try:
-        return path.read_bytes()
+        with open_regular(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            data = stream.readall() if size <= _MOST_BYTES else None
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         remarks.append(_unreadable(repository, path, error))
         return None
+    if data is None:
+        remarks.append(_damaged(repository, path, f"has {size >> 20} MiB, more than any record"))
+    return data
 
 
 def _statement(repository: Path, version: Version, manifest: bytes | None, remarks: list[Remark]) -> Statement | None:

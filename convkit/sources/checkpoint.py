@@ -16,6 +16,7 @@ from typing import IO
 import msgspec
 
 from convkit.errors import InputError
+from convkit.spec.archive import refuse_bomb
 
 _LEGACY_PICKLES = 5  # magic number, protocol, system information, the object, storage keys
 _MAX_PICKLE_BYTES = 1 << 28
@@ -158,6 +159,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _read_zip(path: Path) -> Checkpoint:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()  # two members may have one name
+        refuse_bomb(members, path.stat().st_size)
         if min((member.header_offset for member in members), default=0) != 0:
             raise ValueError("two zip archives in one file, or none that begins where the file does")
         names = [member.filename for member in members]

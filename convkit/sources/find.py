@@ -58,10 +58,18 @@ def find_model(model: Path, *, config: Path | None = None, name: str | None = No
         InputError: there is no model, more than one, or one of a kind that convkit does not take.
         UsageError: the name is no plain folder name.
     """
-    if not model.exists():
+    try:
+        there = model.exists()
+    except PermissionError as error:
+        raise _unreadable(model) from error
+    if not there:
         raise InputError(f"{model} does not exist", hint="check the path", code="source.missing")
     file = _file_in(model) if model.is_dir() else model
     framework = _framework(file)
+    if not file.is_file():
+        raise InputError(
+            f"{file} is no regular file", hint="name the file itself: it is read more than once", code="source.no-file"
+        )
     if not os.access(file, os.R_OK):
         raise _unreadable(file)
     folder = file.parent.absolute()

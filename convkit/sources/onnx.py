@@ -133,7 +133,10 @@ def _checked(path: Path) -> onnx.ModelProto:
         else:
             onnx.checker.check_model(str(path))
         onnx.load_external_data_for_model(proto, str(path.parent))
-    except (onnx.checker.ValidationError, ValueError, OSError, RuntimeError, TypeError, MemoryError) as error:
+    except (
+        *(onnx.checker.ValidationError, onnx.shape_inference.InferenceError),
+        *(ValueError, OSError, RuntimeError, TypeError, MemoryError),
+    ) as error:
         raise InputError(
             f"{path.name} is no valid ONNX model: {' '.join(str(error).split())}",
             hint="the exporter that wrote it must be mended, or its external data brought along",

@@ -17,10 +17,13 @@ from convkit.sources.code import code_below, defines, local_imports, module_file
 from convkit.sources.exported import Exported
 from convkit.sources.find import Found, Framework
 from convkit.sources.source import Source, open_other
+from convkit.sources.saved_model import members_of, refuse_outside, refuse_reaching_out
 from convkit.sources.trust import TRUST_ALL, Untrusted, require_trust
 from convkit.spec.metadata import Metadata
 from convkit.spec.options import ExportOptions
 
+_LARGEST_ONNX = (1 << 31) - 1
+"""Bytes of a protobuf message."""
 EXTRAS = {
     "torch": ("torch", "onnx", "onnxscript"),
     "tensorflow": ("tensorflow", "tf2onnx", "onnx"),
@@ -213,8 +216,8 @@ class SavedModelFolder:
 
     def __init__(self, found: Found, metadata: Metadata | None, options: ExportOptions) -> None:
         folder = Path(found.folder)
-        members = [folder / "saved_model.pb", *folder.glob("variables/*"), *folder.glob("assets/**/*")]
-        self.files = gather(folder, [p.relative_to(folder).as_posix() for p in members if p.is_file()])
+        refuse_reaching_out(found.path)
+        self.files = gather(folder, members_of(folder))
         self.metadata = metadata
         self.options = options
         self.kind = "TensorFlow SavedModel"
@@ -254,6 +257,12 @@ class OnnxFile:
     environment = "onnx"
 
     def __init__(self, found: Found, metadata: Metadata | None, options: ExportOptions) -> None:
+        if found.path.stat().st_size > _LARGEST_ONNX:
+            raise InputError(
+                f"{found.path} is larger than 2 GiB, which no ONNX file can be",
+                hint="save it again with its weights beside it: onnx.save(..., save_as_external_data=True)",
+                code="source.unreadable",
+            )
         self.found = found
         self.files = gather(Path(found.folder), [found.file])
         self.metadata = metadata
@@ -266,6 +275,8 @@ class OnnxFile:
 
         folder = Path(self.found.folder)
         external = run(find_external_data, gather(folder, [self.found.file])).names
+        for name in external:
+            refuse_outside(folder, folder / name)
         missing = [name for name in external if not (folder / name).is_file()]
         if missing:
             raise InputError(

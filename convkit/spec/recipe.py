@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from convkit.errors import InputError, UsageError
+from convkit.spec.json_syntax import MAX_BYTES
 from convkit.spec.locate import KeyPath, toml_line
 from convkit.spec.wording import did_you_mean, key_path, shown
 
@@ -63,7 +64,15 @@ def read_recipe(path: Path, *, name: str | None = None) -> Recipe:
     """
     name = name or path.name
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise InputError(
+                f"--recipe {path} is larger than 1 MiB, which no recipe is",
+                hint="a recipe is a TOML file of a few lines",
+                code="recipe.unreadable",
+            )
+        text = content.decode().replace("\r\n", "\n")
         return Recipe(path=path, text=text, table=tomllib.loads(text), name=name)
     except FileNotFoundError as error:
         raise InputError(f"--recipe {path} does not exist", hint="check the path", code="recipe.missing") from error

@@ -279,7 +279,7 @@ def test_external_data_behind_a_link_out_of_the_folder_are_refused(tmp_path: Pat
 
     with pytest.raises(InputError) as refused:
         imported(file)
-    assert refused.value.code in ("source.external-data", "source.invalid")
+    assert refused.value.code == "source.link"
 
 
 # What no server takes, and what is no model
