@@ -13,12 +13,13 @@ from convkit.pipeline.artifact import Artifact, gather
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.stopwatch import Timing
 from convkit.sources.checkpoint import Checkpoint, CheckpointKind, read_checkpoint
-from convkit.sources.code import code_below, defines, local_imports, module_files
+from convkit.sources.code import code_below, defines, local_imports
 from convkit.sources.exported import Exported
 from convkit.sources.find import Found, Framework
-from convkit.sources.source import Source, open_other
 from convkit.sources.saved_model import members_of, refuse_outside, refuse_reaching_out
+from convkit.sources.source import Source, open_other
 from convkit.sources.trust import TRUST_ALL, Untrusted, require_trust
+from convkit.sources.user_code import MODEL_DEF, find_function
 from convkit.spec.metadata import Metadata
 from convkit.spec.options import ExportOptions
 
@@ -107,7 +108,7 @@ class TorchFile:
         trusted = {Path(file.path).relative_to(folder).as_posix() for file in untrusted}
         code = code_below(folder) if untrusted and not sealed else trusted
         self.files = gather(folder, {found.file, *code})
-        definition, factory = _definition(options.model_def)
+        definition = find_function(options.model_def, MODEL_DEF) if options.model_def is not None else None
         self.source = TorchSource(
             files=self.files,
             beside=_beside(folder, self.files) if loader else None,
@@ -117,7 +118,6 @@ class TorchFile:
             sealed=sealed,
             loader=loader,
             definition=definition,
-            factory=factory,
         )
 
     def export(self, run: Runner, *, samples: Artifact | None, max_opset: int) -> Exported:
@@ -187,26 +187,6 @@ def _beside(folder: Path, files: Artifact) -> str:
         and not any(os.path.samestat(path.stat(), written) for written in own)
     }
     return gather(folder, names - set(files.files)).digest
-
-
-def _definition(model_def: str | None) -> tuple[Artifact | None, str | None]:
-    """Return the code that --model-def names, and the factory in it: ``file.py:function`` or ``module:function``."""
-    if model_def is None:
-        return None, None
-    where, colon, function = model_def.rpartition(":")
-    if not colon or not where or not function.isidentifier():
-        raise InputError(
-            f"--model-def {model_def}: it should read FILE.py:factory or module:factory",
-            hint="name the function that returns the network",
-            code="source.model-def",
-        )
-    if not where.endswith(".py"):
-        hint = "name a FILE.py:function, or install the package that holds the module"
-        return module_files(where, hint), model_def
-    path = Path(where).absolute()
-    if not path.is_file():
-        raise InputError(f"--model-def {where} does not exist", hint="check the path", code="source.model-def")
-    return gather(path.parent, [path.name, *local_imports(path)]), f"{path.name}:{function}"
 
 
 class SavedModelFolder:

@@ -21,6 +21,7 @@ from convkit.pipeline import events
 from convkit.pipeline.artifact import Artifact
 from convkit.pipeline.isolation import missing
 from convkit.sources.checkpoint import CheckpointKind, read_checkpoint
+from convkit.sources.user_code import MODEL_DEF, UserFunction, attribute, import_file, load_function, place_of
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
 class TorchSource(msgspec.Struct, frozen=True, kw_only=True):
     """A PyTorch model as the user has it.
 
-    `files` holds `checkpoint` and, where code beside it may run, that code. `definition` is the code that
-    ``--model-def`` names, `factory` the function in it: ``file.py:function`` or ``module.name:function``.
+    `files` holds `checkpoint` and, where code beside it may run, that code. `definition` is what ``--model-def`` names.
     """
 
     files: Artifact
@@ -43,14 +43,13 @@ class TorchSource(msgspec.Struct, frozen=True, kw_only=True):
     """Trust was given by digest: of the folder's Python files only those in `files` may be imported."""
     loader: str | None = None
     """The file beside the checkpoint that defines ``load_model()``."""
-    definition: Artifact | None = None
-    factory: str | None = None
+    definition: UserFunction | None = None
 
     @property
     def digest(self) -> str:
         """Return what tells this source from any other."""
-        definition = self.definition.digest if self.definition is not None else None
-        return f"{self.files.digest} {self.beside} {definition} {self.factory}"
+        definition = (self.definition.files.digest, self.definition.name) if self.definition is not None else None
+        return f"{self.files.digest} {self.beside} {definition}"
 
 
 _SAVE_AGAIN = "save it again with torch.save(model.state_dict(), path); a whole module in the old format needs --trust"
@@ -94,12 +93,12 @@ def _ready(module: torch.nn.Module, source: TorchSource) -> torch.nn.Module:
 
 def _build(source: TorchSource) -> Any:
     path = source.files.file(source.checkpoint)
-    if source.factory:
-        module = _called(_factory(source), source.factory)
-        _fill(module, _load(path, source), source)
+    if source.definition is not None:
+        module = _called(load_function(source.definition, MODEL_DEF), source.definition.name)
+        _fill(module, _load(path, source), source.checkpoint, source.definition.name)
         return module
     if source.loader:
-        return _called(_attribute(_import_file(source.files.file(source.loader)), "load_model"), "load_model()")
+        return _called(attribute(import_file(source.files.file(source.loader)), "load_model"), "load_model()")
     return _load(path, source)
 
 
@@ -144,7 +143,7 @@ def _own_classes(path: Path) -> list[Any]:
     return classes
 
 
-def _fill(module: Any, state: Any, source: TorchSource) -> None:
+def _fill(module: Any, state: Any, checkpoint: str, factory: str) -> None:
     import torch
 
     if not isinstance(module, torch.nn.Module):
@@ -152,7 +151,7 @@ def _fill(module: Any, state: Any, source: TorchSource) -> None:
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         keys = f" with the keys {', '.join(map(str, list(state)[:8]))}" if isinstance(state, dict) else ""
         raise InputError(
-            f"{source.checkpoint} holds a {type(state).__name__}{keys}, not a state dict",
+            f"{checkpoint} holds a {type(state).__name__}{keys}, not a state dict",
             hint="save the weights alone: torch.save(model.state_dict(), path)",
             code="source.no-state-dict",
         )
@@ -160,39 +159,10 @@ def _fill(module: Any, state: Any, source: TorchSource) -> None:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise InputError(
-            f"{source.checkpoint} does not fit {source.factory}: {' '.join(str(error).split())}",
+            f"{checkpoint} does not fit {factory}: {' '.join(str(error).split())}",
             hint="the factory must build the very architecture that the weights were saved from",
             code="source.state-dict-mismatch",
         ) from error
-
-
-def _factory(source: TorchSource) -> Callable[[], Any]:
-    where, _, name = (source.factory or "").rpartition(":")
-    assert source.definition is not None
-    sys.path.insert(0, source.definition.path)
-    sys.dont_write_bytecode = True
-    if where.endswith(".py"):
-        return _attribute(_import_file(source.definition.file(where)), name)
-    try:
-        return _attribute(importlib.import_module(where), name)
-    except ImportError as error:
-        raise InputError(
-            f"--model-def {source.factory}: {error}",
-            hint="name a FILE.py:function, or install the package that holds the module",
-            code="source.model-def",
-        ) from error
-
-
-def _attribute(module: Any, name: str) -> Callable[[], Any]:
-    found = getattr(module, name, None)
-    if not callable(found):
-        functions = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise InputError(
-            f"{module.__name__} defines no function {name}()",
-            hint=f"it defines: {', '.join(functions) or 'no function'}",
-            code="source.model-def",
-        )
-    return found  # type: ignore[no-any-return]
 
 
 def _called(function: Callable[[], Any], name: str) -> Any:
@@ -200,7 +170,7 @@ def _called(function: Callable[[], Any], name: str) -> Any:
         return function()
     except Exception as error:
         raise StepError(
-            f"{name} raised {type(error).__name__}: {error} ({_where(error)})",
+            f"{name} raised {type(error).__name__}: {error} ({place_of(error)})",
             hint=(
                 f"install what the model needs: pip install {error.name}"
                 if isinstance(error, ModuleNotFoundError)
@@ -210,46 +180,10 @@ def _called(function: Callable[[], Any], name: str) -> Any:
         ) from error
 
 
-def _where(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return "no line"
-    return f"{Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}"
-
-
-def _import_file(path: Path) -> Any:
-    name = f"_{path.stem}" if path.stem in sys.stdlib_module_names else path.stem
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path} is no Python file", hint="name a .py file", code="source.model-def")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise StepError(
-            f"importing {path.name} raised {type(error).__name__}: {error} ({_where(error)})",
-            hint=(
-                f"install what it needs: pip install {error.name}{_requirements(path.parent)}"
-                if isinstance(error, ModuleNotFoundError)
-                else "it must import without arguments, without a GPU, from its own folder"
-            ),
-            code="source.user-code",
-        ) from error
-    return module
-
-
-def _requirements(folder: Path) -> str:
-    listed = folder / "requirements.txt"
-    return f", or all that {listed.name} lists: pip install -r {listed}" if listed.is_file() else ""
-
-
 def _offer_names(folder: Path) -> None:
     """Put model.py's names where whole pickles saved from a script look for them: in ``__main__``."""
     if (folder / "model.py").is_file():
-        module = _import_file(folder / "model.py")
+        module = import_file(folder / "model.py")
         for name, value in vars(module).items():
             if not name.startswith("__"):
                 setattr(sys.modules["__main__"], name, value)
