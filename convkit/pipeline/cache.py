@@ -211,7 +211,7 @@ def space_in(folder: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file beside its place, flush it to the disk, and rename it there."""
+    """Write a file beside its place, flush it to the disk, and rename it there; it is owned as its folder is."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as stream:
