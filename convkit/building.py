@@ -30,7 +30,7 @@ from convkit.report.assemble import checked, staged
 from convkit.report.document import Engine as EngineState
 from convkit.report.document import Failure, Report, Role, Status, read_report
 from convkit.report.files import report_files
-from convkit.report.gates import latency_interval, refuse_missed
+from convkit.report.gates import latency_interval, low_precision, refuse_missed
 from convkit.report.verdict import worsened
 from convkit.serving.holding import locked
 from convkit.serving.manifest import results, write_manifest
@@ -141,6 +141,7 @@ def _build_one(run: Runner, folder: Path, plan: BuildPlan, signer: Signer | None
     found = Found(
         size_bytes=engine.files.bytes,
         latency_ms=latency_interval(timed) if timed else None,
+        low_precision=low_precision(final, plan.precision.bits) if final else None,
         outputs=verification.outputs,
     )
     report = msgspec.structs.replace(

@@ -14,6 +14,7 @@ from convkit.graph.census import Census, census_of
 from convkit.graph.model import Model
 from convkit.graph.precision import to_fp16
 from convkit.graph.simplify import Simplified, simplify
+from convkit.graph.work import declared_work
 from convkit.measure.compare import compare_outputs, hold_against, refuse_difference
 from convkit.measure.latency import PLANS, measure_latency
 from convkit.order import Order, prepare
@@ -135,6 +136,9 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
         dossier.checks.append((f"{dossier.final_label}, built", built))
         refuse_difference(built, "the built engine", exported.framework, hint=_check_hint(precision, request.check))
     dossier.final = (final, run(take_final_census, final) if final != simplified.model else simplified.after)
+    dossier.work = compiled.work
+    if compiled.work is None and precision is not Precision.NONE:
+        dossier.work = run(declared_work, final, samples=exported.samples)
     dossier.emulated = target.emulated and compiled.answers is None
     dossier.timings = _measure(order, run, dossier, simplified.model, final)
     dossier.complete = True

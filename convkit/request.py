@@ -26,6 +26,7 @@ from convkit.spec.options import (
     LimitOptions,
     MeasureMode,
     MeasureOptions,
+    Precision,
     QuantizeOptions,
     SimplifyOptions,
 )
@@ -65,6 +66,7 @@ OPTIONS: dict[str, str] = {
     "gates.max_latency": "--max-latency",
     "gates.min_speedup": "--min-speedup",
     "gates.max_size": "--max-size",
+    "gates.min_low_precision": "--min-low-precision",
     "triton.release": "--triton",
     "limits.memory": "--memory-limit",
     "limits.time": "--time-limit",
@@ -193,6 +195,7 @@ def _checks(request: Request) -> dict[str, Callable[[], object]]:
         "tensorrt.workspace": lambda: request.tensorrt.workspace_bytes,
         "tensorrt-rtx.workspace": lambda: request.tensorrt_rtx.workspace_bytes,
         "gates.max_size": lambda: request.gates.max_size_bytes,
+        "gates.min_low_precision": lambda: _refuse_unlowered(request),
         "limits.memory": lambda: request.limits.memory_bytes,
         "limits.time": lambda: request.limits.seconds,
         "gates.max_latency": lambda: _refuse_unmeasured(request, request.gates.max_latency),
@@ -206,6 +209,15 @@ def _refuse_unmeasured(request: Request, asked: float | None) -> None:
             f"a gate of {asked:g}, and with --measure none nothing is measured that it could be held against",
             hint="leave --measure out; without measuring, only size and numbers can be gated",
             code="gates.not-measured",
+        )
+
+
+def _refuse_unlowered(request: Request) -> None:
+    if request.gates.min_low_precision_share is not None and request.quantize.precision is Precision.NONE:
+        raise UsageError(
+            "a share of low precision is asked for, and nothing is to be quantized",
+            hint="add --quantize int8 or another precision, or leave --min-low-precision out",
+            code="gates.not-lowered",
         )
 
 

@@ -58,6 +58,9 @@ def command(
     max_size: Annotated[
         str | None, typer.Option(metavar="BYTES", help="Gate: largest size; 10MB and 10MiB are understood.")
     ] = None,
+    min_low_precision: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="Gate: least share of the work in the precision asked for.")
+    ] = None,
     engine: Annotated[
         EngineMode | None, typer.Option(help="Build the engine now, or leave it to convkit build.")
     ] = None,
@@ -123,6 +126,7 @@ def command(
         "gates.max_latency": max_latency,
         "gates.min_speedup": min_speedup,
         "gates.max_size": max_size,
+        "gates.min_low_precision": min_low_precision,
         "triton.release": triton,
         "limits.memory": memory_limit,
         "limits.time": time_limit,

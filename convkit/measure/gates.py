@@ -31,7 +31,8 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     """The option that asked for it, without its dashes; it decides the unit: ``max-latency`` in ms, ``max-size`` in
-    bytes, ``min-sqnr`` in dB, ``max-error`` in the outputs' own unit, ``min-speedup`` as a ratio."""
+    bytes, ``min-low-precision`` as a share (0 to 1), ``min-sqnr`` in dB, ``max-error`` in the outputs' own unit,
+    ``min-speedup`` as a ratio."""
     asked: float
     found: float | None
     """None where it could not be measured here; for ``min-sqnr`` also where there is no difference at all."""
@@ -55,6 +56,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """Size of what the runtime loads."""
     latency_ms: Interval | None = None
     speedup: Interval | None = None
+    low_precision: float | None = None
+    """Share, 0 to 1, of the multiply-accumulates in the precision asked for or a lower one."""
     outputs: tuple[OutputDifference, ...] | None = None
     """The final model's outputs against the source framework's."""
 
@@ -82,6 +85,9 @@ def _sized_and_timed(options: GateOptions, found: Found) -> Iterator[tuple[Gate,
     if (size := options.max_size_bytes) is not None:
         kept = found.size_bytes is not None and found.size_bytes <= size
         yield _counted("max-size", size, found.size_bytes, kept=kept), found.size_bytes is not None
+    if (share := options.min_low_precision_share) is not None:
+        low = found.low_precision
+        yield _counted("min-low-precision", share, low, kept=low is not None and low >= share), low is not None
 
 
 def _numbers(check: CheckOptions, outputs: tuple[OutputDifference, ...] | None) -> Iterator[tuple[Gate, bool]]:

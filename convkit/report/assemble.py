@@ -17,6 +17,7 @@ from convkit.errors import ConvkitError
 from convkit.graph.census import Census
 from convkit.graph.model import Model
 from convkit.graph.simplify import Simplified
+from convkit.graph.work import Work
 from convkit.measure.compare import Verification
 from convkit.measure.gates import Found, Gate, Verdict, judge
 from convkit.measure.latency import PLANS
@@ -29,7 +30,7 @@ from convkit.pipeline.stopwatch import Timing
 from convkit.quantize.onnxruntime import Quantized
 from convkit.report import document, statistics
 from convkit.report.document import Calibration, Caution, Check, Engine, Failure, Report, Role, Status, Subject
-from convkit.report.gates import latency_interval, speedup_interval
+from convkit.report.gates import latency_interval, low_precision, speedup_interval
 from convkit.report.verdict import worsened
 from convkit.sources.exported import Exported
 from convkit.spec.options import CheckOptions, GateOptions, MeasureMode, Precision, SpeedupOver
@@ -73,6 +74,7 @@ class Dossier:
         self.checks: list[tuple[str, Verification]] = []
         self.timings = {}
         self.calibration_source = "random"
+        self.work: Work | None = None
         self.emulated = False
         self.candidate: str | None = None
         self.gate_options = GateOptions()
@@ -190,6 +192,7 @@ class Dossier:
             size_bytes=final.file_bytes if final and not self._deferred else None,
             latency_ms=latency_interval(final.latency) if final and final.latency else None,
             speedup=speedup_interval(speedup) if speedup else None,
+            low_precision=low_precision(final, self.precision.bits) if final else None,
             outputs=checks[-1].outputs if checks else None,
         )
 
@@ -238,6 +241,7 @@ class Dossier:
                     file_bytes=model.files.bytes if served is None else served,
                     census=census,
                     emulated=self.emulated,
+                    work=self.work,
                 )
             )
         return tuple(subjects)
@@ -251,6 +255,7 @@ class Dossier:
         parameters: int | None = None,
         census: Census | None = None,
         emulated: bool = False,
+        work: Work | None = None,
     ) -> Subject:
         rounds = self.timings.get(label)
         batch = self._batch()
@@ -265,6 +270,8 @@ class Dossier:
             latency=self._latency(label) if rounds else None,
             throughput_per_s=statistics.throughput(rounds, batch=batch) if rounds else None,
             emulated=emulated,
+            macs=work.macs if work else None,
+            macs_seen_by=work.seen_by if work else None,
         )
 
     def _latency(self, label: str) -> document.Latency:

@@ -174,6 +174,10 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     latency: Latency | None = None
     throughput_per_s: float | None = None
     """Samples per second of one caller, call after call."""
+    macs: dict[str, int] | None = None
+    """Multiply-accumulates of one call by the precision they run in: ``int8``, ``fp16``, ``fp32`` and so on."""
+    macs_seen_by: str | None = None
+    """The runtime whose compiled graph was counted; None: counted from the graph, as it asks for it."""
     emulated: bool = False
     """The engine does not run on this machine; speed and outputs are those of its ONNX graph in ONNX Runtime."""
 

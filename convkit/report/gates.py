@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from convkit.errors import CheckError
+from convkit.graph.work import Work
 from convkit.measure.gates import Found, Gate, Interval, Verdict
 from convkit.report import units
-from convkit.report.document import Comparison, Latency
+from convkit.report.document import Comparison, Latency, Subject
 from convkit.report.statistics import MIN_ROUNDS
 
 MISSED = (Verdict.FAILED, Verdict.INCONCLUSIVE)
@@ -21,6 +22,11 @@ def speedup_interval(comparison: Comparison) -> Interval:
     """Return a speed-up as gates are held against it."""
     enough = comparison.rounds >= MIN_ROUNDS
     return Interval(value=comparison.speedup, low=comparison.low, high=comparison.high, enough=enough)
+
+
+def low_precision(subject: Subject, bits: int) -> float | None:
+    """Return the share of a subject's multiply-accumulates in so many bits or fewer; None where nothing was counted."""
+    return Work(macs=subject.macs).share(bits) if subject.macs else None
 
 
 def asked(gate: Gate) -> str:
@@ -89,6 +95,8 @@ def _figure(gate: Gate, value: float) -> str:
             return units.milliseconds(value)
         case "max-size":
             return f"{int(value):,} B" if value < 1000 else f"{units.size(int(value))} ({int(value):,} B)"
+        case "min-low-precision":
+            return f"{100 * value:.4g} %"
         case "min-speedup":
             return f"{units.ratio(value)} ×"
         case "min-sqnr":

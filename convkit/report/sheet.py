@@ -179,9 +179,15 @@ def _figures(subject: Subject) -> dict[str, str]:
         "parameters": units.count(subject.parameters),
         "weights": units.size(subject.initializer_bytes),
         "operators": units.count(subject.nodes),
+        **_macs(subject),
         **(measured or {}),
         "throughput": units.NOTHING if throughput is None else f"{units.significant(throughput)}/s",
     }
+
+
+def _macs(subject: Subject) -> dict[str, str]:
+    total = sum((subject.macs or {}).values())
+    return {f"MACs in {name}": f"{100 * count / total:.1f} %" for name, count in (subject.macs or {}).items() if total}
 
 
 def _before_after(report: Report) -> Iterator[Section]:
@@ -197,9 +203,15 @@ def _before_after(report: Report) -> Iterator[Section]:
         for subject in report.subjects
         if subject.emulated
     )
+    counted = tuple(
+        f"MACs (multiply-accumulates of one call) of {subject.label} are counted "
+        + (f"in the graph that {subject.macs_seen_by} compiled." if subject.macs_seen_by else "in its ONNX graph.")
+        for subject in report.subjects
+        if subject.macs
+    )
     headings = ("", *(_heading(subject) for subject in report.subjects))
     table = Table(columns=headings, rows=tuple(rows), align="l" + "r" * len(report.subjects))
-    yield Section(key="before-after", title="Before and after", lines=emulated, table=table)
+    yield Section(key="before-after", title="Before and after", lines=(*emulated, *counted), table=table)
 
 
 def _heading(subject: Subject) -> str:

@@ -9,6 +9,7 @@ import msgspec
 
 from convkit.errors import UsageError
 from convkit.spec.duration import parse_duration
+from convkit.spec.share import parse_share
 from convkit.spec.size import parse_size
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -28,6 +29,11 @@ class Precision(Enum):
     DYNAMIC = "dynamic"
     INT8 = "int8"
     FP16 = "fp16"
+
+    @property
+    def bits(self) -> int:
+        """Return the bits that an operand of a multiplication has at most."""
+        return {"none": 32, "fp16": 16}.get(self.value, 8)
 
 
 class CalibrationMethod(Enum):
@@ -134,6 +140,27 @@ class GateOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What `min_speedup` compares it with."""
     max_size: str | int | None = None
     """Largest size of what the runtime loads: bytes, or a text such as ``10MB`` (10^6 bytes) or ``10MiB`` (2^20)."""
+
+    min_low_precision: str | float | None = None
+    """Least share of multiply-accumulates that must run in the precision asked for, or a lower one: ``90%`` or 0.9."""
+
+    @property
+    def min_low_precision_share(self) -> float | None:
+        """Return the least share, 0 to 1.
+
+        Raises:
+            UsageError: the text is no share.
+        """
+        if self.min_low_precision is None:
+            return None
+        share = parse_share(self.min_low_precision)
+        if share is None:
+            raise UsageError(
+                f"'{self.min_low_precision}' is no share",
+                hint="write a percentage such as '90%', or a number between 0 and 1",
+                code="gates.share",
+            )
+        return share
 
     @property
     def max_size_bytes(self) -> int | None:

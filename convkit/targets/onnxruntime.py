@@ -8,6 +8,7 @@ from convkit.errors import UsageError
 from convkit.graph.model import MODEL_FILE, Model, Tensors
 from convkit.graph.quant_profile import QuantProfile
 from convkit.graph.session import kept_session
+from convkit.graph.work import executed_work
 from convkit.pipeline.runner import Runner
 from convkit.pipeline.step import observation
 from convkit.pipeline.stopwatch import Timing, time_calls
@@ -63,6 +64,10 @@ class OnnxRuntime:
             )
 
     def compile(self, run: Runner, model: Model, job: Job) -> Compiled:
-        """Hand the model on as it is: its external data lie beside it."""
-        del run, job
-        return Compiled(engine="none", files={name: model.files.file(name) for name in model.files.files})
+        """Hand the model on as it is, external data beside it; what was quantized is seen to run so."""
+        lowered = job.precision is not Precision.NONE
+        return Compiled(
+            engine="none",
+            files={name: model.files.file(name) for name in model.files.files},
+            work=run(executed_work, model, samples=job.samples) if lowered else None,
+        )

@@ -14,6 +14,7 @@ from convkit.targets.openvino_model import (
     GRAPH_FILE,
     OpenVINOOptions,
     convert_to_openvino,
+    openvino_work,
     run_openvino,
     time_openvino,
     unservable,
@@ -99,6 +100,9 @@ class OpenVINO:
             timed=lambda inputs, seconds: Contender(
                 time_openvino, converted, inputs=inputs, seconds=seconds, options=options
             ),
+            work=run(openvino_work, converted, samples=job.samples, options=options)
+            if job.precision is not Precision.NONE
+            else None,
             parameters={
                 "PERFORMANCE_HINT": options.performance_hint,
                 **({"HINT_BF16": "YES"} if options.inference_precision == "bf16" else {}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,6 +10,7 @@ import msgspec
 
 from convkit.errors import StepError
 from convkit.graph.model import Model, Tensors, save_tensors
+from convkit.graph.work import Work
 from convkit.pipeline import events
 from convkit.pipeline.artifact import Artifact, gather, new_folder
 from convkit.pipeline.step import observation, step
@@ -114,7 +116,40 @@ def time_openvino(model: OpenVINOModel, *, inputs: Tensors, seconds: float, opti
     return time_calls(lambda: request.infer(case, share_inputs=False), seconds)
 
 
-def _compiled(model: OpenVINOModel, options: OpenVINOOptions) -> Any:
+@observation(version=1, stage="check", title="Count what OpenVINO runs in low precision", needs="openvino")
+def openvino_work(model: OpenVINOModel, *, samples: Tensors, options: OpenVINOOptions) -> Work:
+    """Count the multiply-accumulates of OpenVINO's compiled graph, at the shapes of the first case of `samples`.
+
+    Convolutions and matrix products are counted; an operator runs in int8 where its primitive does (`..._I8`).
+    """
+    case = next(iter(samples))
+    shapes = {name: list(array.shape) for name, array in case.items()}
+    compiled = _compiled(model, options, shapes=shapes)
+    macs: dict[str, int] = {}
+    for node in compiled.get_runtime_model().get_ops():
+        facts = {key: value.astype(str) for key, value in node.get_rt_info().items() if hasattr(value, "astype")}
+        count = _macs(facts.get("layerType", ""), node)
+        if count:
+            integer = facts.get("primitiveType", "").endswith("_I8")
+            name = "int8" if integer else _PRECISIONS.get(facts.get("runtimePrecision", ""), "fp32")
+            macs[name] = macs.get(name, 0) + count
+    return Work(macs=dict(sorted(macs.items())), seen_by=f"OpenVINO {model.version}")
+
+
+_PRECISIONS = {"f16": "fp16", "bf16": "bf16"}
+
+
+def _macs(layer: str, node: Any) -> int:
+    """Multiply-accumulates of one node of the compiled graph; its weights are [.., in, height, width] for a filter."""
+    if layer not in ("Convolution", "FullyConnected", "MatMul"):
+        return 0
+    left, right = ([int(size) for size in value.get_partial_shape().to_shape()] for value in node.input_values()[:2])
+    output = [int(size) for size in node.get_output_partial_shape(0).to_shape()]
+    return math.prod(output) * (math.prod(right[1 - len(output) :]) if layer == "Convolution" else left[-1])
+
+
+def _compiled(model: OpenVINOModel, options: OpenVINOOptions, *, shapes: dict[str, list[int]] | None = None) -> Any:
+    """Compile the model for this CPU; for these very input shapes, where they are given."""
     import openvino
 
     path: Path = model.files.file(GRAPH_FILE)
@@ -123,7 +158,11 @@ def _compiled(model: OpenVINOModel, options: OpenVINOOptions) -> Any:
     if options.inference_precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         events.warn("openvino.no-bf16", "this CPU has no bf16: OpenVINO runs the model in f32 here")
     try:
-        return core.compile_model(str(path), "CPU", settings)
+        if shapes is None:
+            return core.compile_model(str(path), "CPU", settings)
+        network = core.read_model(str(path))
+        network.reshape(shapes)
+        return core.compile_model(network, "CPU", settings)
     except RuntimeError as error:
         raise StepError(
             f"OpenVINO {openvino.__version__} cannot compile the model for this CPU: {_reason(error)}",

@@ -12,6 +12,7 @@ import msgspec
 from convkit.errors import UsageError
 from convkit.graph.model import Model, Tensors
 from convkit.graph.quant_profile import QuantProfile
+from convkit.graph.work import Work
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.stopwatch import Timing
 from convkit.spec.entry_points import entry_points, load
@@ -66,6 +67,8 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     """What a built engine gives for the job's samples, where it runs on this machine."""
     timed: Callable[[Tensors, float], Contender[Timing]] | None = None
     """How a built engine is timed on inputs for so many seconds, where it runs on this machine."""
+    work: Work | None = None
+    """What the runtime's compiled graph runs in which precision, where that can be seen here."""
     parameters: Mapping[str, str] = {}
     """Triton's `parameters` for the backend."""
     facts: tuple[str, ...] = ()
