@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from convkit.errors import InputError
-from convkit.pipeline.artifact import Artifact
+from convkit.pipeline.artifact import Artifact, gather, new_folder
+from convkit.quantize.statistics import Statistics
 from convkit.quantize.thresholds import Spectrum, choose_range
 from convkit.spec.options import CalibrationMethod
 
@@ -28,7 +30,7 @@ class Ranges(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TensorRange(msgspec.Struct, frozen=True, kw_only=True):
-    """One observed tensor. Bin i of its histogram counts (first + i)·2^exponent ≤ x < (first + i + 1)·2^exponent."""
+    """One observed tensor. Its histogram counts the values x by trunc(x / 2^exponent), from `first` on."""
 
     count: int
     """Elements seen, over all samples."""
@@ -94,10 +96,10 @@ class RangeTable:
         return max(abs(found.low), abs(found.high))
 
     def channel_max_abs(self, name: str) -> np.ndarray | None:
-        """Return the largest magnitude of each channel (float64) of an input of Conv, MatMul, Gemm with constant weights.
+        """Return the largest magnitude of each channel (float64) of what is multiplied with constant weights.
 
-        A channel is an index of axis 1 for a convolution, of the last axis for a matrix product. None for other
-        tensors, and for views, whose axes are others.
+        It is known of the inputs of Conv and ConvTranspose, whose channels are those of axis 1, and of MatMul and Gemm,
+        whose channels are those of the last axis. None for other tensors, and for views, whose axes are others.
         """
         return self._channel_row(name, 0)
 
@@ -135,6 +137,42 @@ class RangeTable:
         if found is None or not found.channels:
             return None
         return self._channels[row, found.channels_at : found.channels_at + found.channels]
+
+
+def save_ranges(seen: Mapping[str, Statistics], views: Mapping[str, str], *, samples: int) -> Ranges:
+    """Write what was seen of each tensor that had elements; `views` are the names that it holds true of as well."""
+    import numpy as np
+
+    tensors: dict[str, TensorRange] = {}
+    counts: list[np.ndarray] = []
+    channels: list[np.ndarray] = []
+    counted = channelled = 0
+    for name in sorted(name for name in seen if seen[name].histogram.count):
+        histogram, by_channel = seen[name].histogram, seen[name].channels
+        first, bins = histogram.bins()
+        counts.append(bins)
+        width = 0
+        if by_channel is not None:
+            width = by_channel.max_abs.size
+            channels.append(np.stack([by_channel.max_abs, by_channel.total / by_channel.count]))
+        tensors[name] = TensorRange(
+            count=histogram.count,
+            low=histogram.low,
+            high=histogram.high,
+            exponent=histogram.exponent or 0,
+            first=first,
+            at=counted,
+            bins=bins.size,
+            channels_at=channelled,
+            channels=width,
+        )
+        counted, channelled = counted + bins.size, channelled + width
+    folder = new_folder("ranges")
+    known = {name: shown for name, shown in sorted(views.items()) if shown in tensors}
+    (folder / INDEX_FILE).write_bytes(msgspec.json.encode(RangeIndex(tensors=tensors, views=known)))
+    np.save(folder / COUNTS_FILE, np.concatenate([np.zeros(0, np.int64), *counts]))
+    np.save(folder / CHANNELS_FILE, np.concatenate([np.zeros((2, 0)), *channels], axis=1))
+    return Ranges(files=gather(folder), samples=samples)
 
 
 def open_ranges(ranges: Ranges) -> RangeTable:

@@ -1,0 +1,125 @@
+"""Histograms that do not care in which order, or in how many portions, their values come."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BINS = 8192
+"""Bins for each sign. The largest magnitude lies in the upper half of them, so that at least 4096 are in use."""
+_FINEST = -126
+"""The finest grid is 2^-126 wide: the inverse is still a float32."""
+_PORTION = 1 << 16
+"""Values that are sorted into bins at a time: with their indices they stay in a core's second-level cache."""
+
+
+class Histogram:
+    """How often each magnitude was seen, for each sign, on a grid that widens as larger ones come.
+
+    Bins are 2^k wide, and bin i counts the values x with trunc(x / 2^k) = i: those of bin 0 lie on both sides of zero.
+    k depends only on the largest magnitude seen. Where that grows past the last bin, bins 2i and 2i + 1 become bin i;
+    because trunc(trunc(x / 2^k) / 2) = trunc(x / 2^(k + 1)), this is what the wider grid would have counted from the
+    start. So the same values give the same histogram, bit for bit, in any order and in any portions.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        """Values seen."""
+        self.low = math.inf
+        self.high = -math.inf
+        """The smallest and the largest of them, exactly."""
+        self.exponent: int | None = None
+        """k; None as long as every value was 0."""
+        self._counts: np.ndarray | None = None
+        """int64; bin i at BINS + i. None as long as every value was 0."""
+
+    @classmethod
+    def of(cls, values: np.ndarray, low: float, high: float) -> Self:
+        """Count the values of an array of floats, C-contiguous, of any shape.
+
+        Args:
+            values: at least one; all finite.
+            low: the smallest value.
+            high: the largest value.
+        """
+        new = cls()
+        new.count, new.low, new.high = values.size, low, high
+        new.exponent = _exponent(max(-low, high))
+        if new.exponent is not None:
+            new._counts = _counted(values.reshape(-1), new.exponent, low)
+        return new
+
+    def merge(self, other: Histogram) -> None:
+        """Take in what another histogram has seen. The other one stays as it was."""
+        if self._counts is not None or other._counts is not None:
+            exponent = max(known for known in (self.exponent, other.exponent) if known is not None)
+            counts = self._widened(exponent)
+            counts += other._widened(exponent)
+            self._counts, self.exponent = counts, exponent
+        self.count += other.count
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+
+    def bins(self) -> tuple[int, np.ndarray]:
+        """Return the index of the first bin in use and the counts (int64) from there to the last; bin 0 is among them.
+
+        No bins where every value was 0.
+        """
+        import numpy as np
+
+        if self._counts is None:
+            return 0, np.zeros(0, np.int64)
+        used = np.flatnonzero(self._counts)
+        first, last = min(int(used[0]), BINS), max(int(used[-1]), BINS)
+        return first - BINS, self._counts[first : last + 1]
+
+    def _widened(self, exponent: int) -> np.ndarray:
+        """Return the counts on a grid of 2^exponent, at least as wide as the own one; the own ones where it is that."""
+        import numpy as np
+
+        if self._counts is not None and exponent == self.exponent:
+            return self._counts
+        widened = np.zeros(2 * BINS, np.int64)
+        if self._counts is None or self.exponent is None:
+            widened[BINS] = self.count
+            return widened
+        factor = min(1 << (exponent - self.exponent), BINS)
+        left = BINS // factor
+        below = self._counts[BINS:0:-1].copy()  # by magnitude
+        below[0] = 0  # bin 0 is counted with those above
+        widened[BINS : BINS - left : -1] = below.reshape(left, factor).sum(axis=1)
+        widened[BINS : BINS + left] += self._counts[BINS:].reshape(left, factor).sum(axis=1)
+        return widened
+
+
+def _exponent(magnitude: float) -> int | None:
+    """Return the k of the finest grid whose bins reach a magnitude; None for 0."""
+    if not magnitude:
+        return None
+    _, exponent = math.frexp(magnitude)  # magnitude < 2^exponent
+    return max(exponent - BINS.bit_length() + 1, _FINEST)
+
+
+def _counted(values: np.ndarray, exponent: int, low: float) -> np.ndarray:
+    """Count flat values on a grid of 2^exponent. Scaling by a power of two rounds nothing that trunc would keep."""
+    import numpy as np
+
+    dtype = np.float64 if values.dtype == np.float64 else np.float32
+    factor = dtype(2.0**-exponent)
+    offset = int(-low * 2.0**-exponent) if low < 0 else 0
+    counts = np.zeros(2 * BINS, np.int64)
+    in_use = counts[BINS - offset :]
+    scaled = np.empty(min(_PORTION, values.size), dtype)
+    indices = np.empty(scaled.size, np.intp)
+    for start in range(0, values.size, _PORTION):
+        portion = values[start : start + _PORTION]
+        part, index = scaled[: portion.size], indices[: portion.size]
+        np.multiply(portion, factor, out=part, dtype=dtype)
+        np.copyto(index, part, casting="unsafe")  # truncates
+        if offset:
+            index += offset
+        found = np.bincount(index)
+        in_use[: found.size] += found
+    return counts

@@ -1,0 +1,170 @@
+"""A model whose activations can be looked at while it runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from convkit.errors import StepError
+from convkit.graph.model import MODEL_FILE, Model, load_model
+from convkit.pipeline.artifact import new_folder
+from convkit.pipeline.copying import copy_file
+from convkit.quantize.observed import Observed
+from convkit.quantize.statistics import NotFiniteError, Statistics
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_FLOATS = {"tensor(float)", "tensor(float16)", "tensor(double)"}
+_PREPACKED_BELOW = 500_000_000
+"""Bytes of a model above which ONNX Runtime makes no second copy of its weights in the order that its kernels like."""
+MASK = -1e4
+"""A number that attention adds to what must not be attended to is at most this; no range should hold it."""
+
+
+class Probe:
+    """An ONNX Runtime session that gives out the observed tensors, and is done with each as soon as it is counted.
+
+    Args:
+        model: a floating point graph.
+        observed: the tensors to look at.
+        threads: that share the work of one node.
+
+    Raises:
+        StepError: ONNX Runtime refuses the model.
+    """
+
+    def __init__(self, model: Model, observed: Observed, *, threads: int) -> None:
+        self._session = _open(model, observed, threads)
+        given = {value.name: value.type for value in self._session.get_outputs()}
+        taken = {value.name: value.type for value in self._session.get_inputs()}
+        self._outputs = [name for name in observed.names if given.get(name) in _FLOATS]
+        self._inputs = [name for name in observed.names if taken.get(name) in _FLOATS]
+        self._axes = observed.channel_axes
+        self._may_mask = observed.may_mask
+        self.masks: set[str] = set()
+        """Tensors that were found to hold an attention's mask; they have no range."""
+        self.row_bytes = 0
+        """Bytes of the observed tensors for one row, in the last run."""
+
+    def look(self, inputs: Mapping[str, np.ndarray], *, first_row: int) -> dict[str, Statistics]:
+        """Run the model once and return what was seen of each tensor. Several threads may do so together.
+
+        Args:
+            inputs: one batch.
+            first_row: which row of the data the batch begins with, for messages.
+
+        Raises:
+            StepError: ONNX Runtime fails, or a tensor holds NaN or infinity.
+        """
+        rows = len(next(iter(inputs.values())))
+        seen: dict[str, Statistics] = {}
+        size = 0
+        for name, array in self._tensors(inputs):
+            size += array.nbytes
+            if name in self._may_mask and array.size and array.min() <= MASK:
+                self.masks.add(name)
+                continue
+            try:
+                seen[name] = Statistics.of(array, self._axes.get(name))
+            except NotFiniteError as error:
+                raise _not_finite(name, array, first_row, rows) from error
+        self.row_bytes = size // rows
+        return seen
+
+    def _tensors(self, inputs: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+        """Run the model and yield each tensor, without a copy; its memory is ONNX Runtime's again once it is let go."""
+        import numpy as np
+        import onnxruntime
+
+        for name in self._inputs:
+            yield name, np.ascontiguousarray(inputs[name])
+        strings = any(array.dtype.kind in "USO" for array in inputs.values())
+        results: list[Any]
+        try:
+            if strings:  # no OrtValue can be made of them
+                results = self._session.run(self._outputs, dict(inputs))
+            else:
+                fed = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in inputs.items()}
+                results = self._session.run_with_ort_values(self._outputs, fed)
+        except Exception as error:
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
+            raise StepError(
+                f"ONNX Runtime fails on the inputs {shapes}: {' '.join(str(error).split())}",
+                hint="the message names the node; a dimension that may not be free belongs into config.txt as a number",
+                code="onnxruntime.failed",
+            ) from error
+        results.reverse()
+        for name in self._outputs:
+            yield name, np.ascontiguousarray(results.pop() if strings else np.from_dlpack(results.pop()._ortvalue))
+
+
+def _not_finite(name: str, array: np.ndarray, first_row: int, rows: int) -> StepError:
+    """Say which row made a tensor NaN or infinite."""
+    import numpy as np
+
+    where = f"rows {first_row} to {first_row + rows - 1}" if rows > 1 else f"row {first_row}"
+    if array.ndim and array.shape[0] == rows:
+        where = f"row {first_row + int(np.isfinite(array).reshape(rows, -1).all(axis=1).argmin())}"
+    return StepError(
+        f"the tensor '{name}' holds {'NaN' if np.isnan(array).any() else 'infinity'} for {where} of the calibration "
+        "data, counted from 0",
+        hint="no range can hold that: leave the sample out, or mend the model; 'convkit compare' shows where it starts",
+        code="calibration.not-finite",
+    )
+
+
+def _open(model: Model, observed: Observed, threads: int) -> Any:
+    """Open the model with the observed tensors as further outputs.
+
+    Fusions that these outputs allow are made, as they will be in the quantized graph. Layouts of the CPU's own are not:
+    making them holds the weights in memory twice more, and every output would have to be turned back.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    if model.files.bytes > _PREPACKED_BELOW:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    folder = new_folder("observed")
+    try:
+        if len(model.files.files) > 1:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", model.files.path)
+            file: str | bytes = model.path.read_bytes() + _outputs(model, observed.names)
+        else:
+            file = str(folder / MODEL_FILE)
+            with (folder / MODEL_FILE).open("wb") as stream:
+                copy_file(model.path, stream)
+                stream.seek(0, os.SEEK_END)
+                stream.write(_outputs(model, observed.names))
+        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except (RuntimeError, ValueError) as error:
+        raise StepError(
+            f"ONNX Runtime {onnxruntime.__version__} refuses the model: {' '.join(str(error).split())}",
+            hint="the message names the node; an operator without a kernel here cannot be calibrated",
+            code="onnxruntime.refused",
+        ) from error
+    finally:
+        shutil.rmtree(folder)
+
+
+def _outputs(model: Model, names: tuple[str, ...]) -> bytes:
+    """Return, as bytes, a model of nothing but the outputs that are to be added.
+
+    A protobuf message that comes twice is merged, its repeated fields appended to one another
+    (https://protobuf.dev/programming-guides/encoding/#last-one-wins): put behind a model's own bytes these outputs join
+    its own, and its weights are neither parsed nor, where they lie beside the graph, copied.
+    """
+    import onnx
+
+    graph = load_model(model, weights=False).graph
+    known = {value.name for value in (*graph.output, *graph.input)}
+    more = onnx.ModelProto()
+    for name in names:
+        if name not in known:
+            more.graph.output.add().name = name
+    return bytes(more.SerializeToString())

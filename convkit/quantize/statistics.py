@@ -1,0 +1,98 @@
+"""What is kept of a tensor as it passes by."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from convkit.quantize.histogram import Histogram
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class NotFiniteError(ValueError):
+    """A tensor holds NaN or infinity."""
+
+
+class Channels:
+    """The largest magnitude and the sum of each channel."""
+
+    def __init__(self, low: np.ndarray, high: np.ndarray, total: np.ndarray, count: int) -> None:
+        import numpy as np
+
+        self.max_abs = np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
+        self.total = total
+        """float64"""
+        self.count = count
+        """Values of each channel."""
+
+    def merge(self, other: Channels) -> None:
+        """Take in what was seen of the same channels elsewhere."""
+        import numpy as np
+
+        np.maximum(self.max_abs, other.max_abs, out=self.max_abs)
+        self.total += other.total
+        self.count += other.count
+
+
+class Statistics:
+    """A histogram, and where an axis of channels is given, their extremes and means."""
+
+    def __init__(self, histogram: Histogram, channels: Channels | None) -> None:
+        self.histogram = histogram
+        self.channels = channels
+
+    @classmethod
+    def of(cls, array: np.ndarray, axis: int | None) -> Statistics:
+        """Look at one array of floats.
+
+        Args:
+            array: float16, float32 or float64, C-contiguous.
+            axis: 1 or the last one (-1) where channels are wanted; an array of too few dimensions has none.
+
+        Raises:
+            NotFiniteError: the array holds NaN or infinity.
+        """
+        import numpy as np
+
+        if array.dtype == np.float16:
+            array = array.astype(np.float32)
+        if not array.size:
+            return cls(Histogram(), None)
+        if axis is None or array.ndim < 2:
+            low, high = array.min(), array.max()
+            _require_finite(low, high)
+            return cls(Histogram.of(array, float(low), float(high)), None)
+        lows, highs, channels = _by_channel(array, axis)
+        low, high = lows.min(), highs.max()
+        _require_finite(low, high)
+        return cls(Histogram.of(array, float(low), float(high)), channels)
+
+    def merge(self, other: Statistics) -> None:
+        """Take in what was seen of the same tensor in another portion of the data."""
+        self.histogram.merge(other.histogram)
+        if self.channels is not None and other.channels is not None:
+            if self.channels.max_abs.shape == other.channels.max_abs.shape:
+                self.channels.merge(other.channels)
+            else:  # a dimension that is not fixed is none of channels
+                self.channels = None
+
+
+def _by_channel(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray, Channels]:
+    import numpy as np
+
+    count = array.size // array.shape[axis]
+    if axis == -1:
+        rows = array.reshape(-1, array.shape[-1])
+        low, high = rows.min(axis=0), rows.max(axis=0)
+        return low, high, Channels(low, high, rows.sum(axis=0, dtype=np.float64), count)
+    planes = array.reshape(*array.shape[:2], -1)
+    lows, highs = planes.min(axis=2), planes.max(axis=2)
+    low, high = lows.min(axis=0), highs.max(axis=0)
+    return low, high, Channels(low, high, planes.sum(axis=2).sum(axis=0, dtype=np.float64), count)
+
+
+def _require_finite(low: float, high: float) -> None:
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise NotFiniteError
