@@ -1,4 +1,4 @@
-"""The data both sample models learn from: scikit-learn's bundled 8x8 handwritten digits."""
+"""The data that the sample models for digits learn from: scikit-learn's bundled 8x8 handwritten digits."""
 
 import json
 import re

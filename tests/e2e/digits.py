@@ -1,4 +1,4 @@
-"""The two sample models, and what their own frameworks answer."""
+"""The sample models, and what their own frameworks answer."""
 
 from __future__ import annotations
 
@@ -18,19 +18,24 @@ SAMPLE_MODELS = Path(__file__).resolve().parents[2] / "sample_models"
 class Digits:
     """One sample model: where it lies, what convkit is told of it, and the framework's own answers."""
 
-    def __init__(self, name: str, *, output: str, max_batch_size: int, trust: bool) -> None:
+    def __init__(self, name: str, *, outputs: tuple[str, ...], max_batch_size: int, trust: bool) -> None:
         self.name = name
         self.folder = SAMPLE_MODELS / name
-        self.output = output
+        self.outputs = outputs
+        self.output = outputs[0]
         self.max_batch_size = max_batch_size
         self.arguments = ("--trust",) if trust else ()
         self.calibration = self.folder / "calibration.npz"
 
     @cached_property
     def held_out(self) -> Mapping[str, Array]:
-        """`image` and `labels`."""
+        """The inputs, and `labels`, of the first output."""
         with np.load(self.folder / "heldout.npz") as data:
             return dict(data)
+
+    @property
+    def inputs(self) -> dict[str, Array]:
+        return {name: array for name, array in self.held_out.items() if name != "labels"}
 
     @property
     def images(self) -> Array:
@@ -42,8 +47,8 @@ class Digits:
 
     @cached_property
     def scores(self) -> Array:
-        """What the framework answers on the held-out images."""
-        return _by_torch(self.folder, self.images) if (self.folder / "model.py").exists() else self._by_tensorflow()
+        """What the framework answers on the held-out data, the first output of it."""
+        return _by_torch(self.folder, self.inputs) if (self.folder / "model.py").exists() else self._by_tensorflow()
 
     def _by_tensorflow(self) -> Array:
         import tensorflow as tf
@@ -59,14 +64,17 @@ class Digits:
         return {name: self.folder / name for name in [*names, "config.txt"]}
 
 
-def _by_torch(folder: Path, images: Array) -> Array:
+def _by_torch(folder: Path, inputs: Mapping[str, Array]) -> Array:
     import torch
 
     module: Any = runpy.run_path(str(folder / "model.py"))["load_model"]()
     with torch.inference_mode():
-        scores: Array = module(torch.from_numpy(images)).numpy()
+        found = module(**{name: torch.from_numpy(array) for name, array in inputs.items()})
+        scores: Array = (found[0] if isinstance(found, tuple) else found).numpy()
     return scores
 
 
-CNN = Digits("digits_cnn", output="logits", max_batch_size=8, trust=True)
-KERAS = Digits("digits_keras", output="probs", max_batch_size=0, trust=False)
+CNN = Digits("digits_cnn", outputs=("logits",), max_batch_size=8, trust=True)
+KERAS = Digits("digits_keras", outputs=("probs",), max_batch_size=0, trust=False)
+MOBILE = Digits("digits_mobile", outputs=("logits",), max_batch_size=8, trust=True)
+LINES = Digits("python_lines", outputs=("kind", "tags"), max_batch_size=8, trust=True)

@@ -55,7 +55,7 @@ def test_the_result_says_what_was_made_and_where(conversion: Conversion) -> None
     assert result["report"] == str(conversion.records / "report.json")
     assert result["candidate"] is None
     assert result["verification"]["passed"] is True
-    assert [output["name"] for output in result["verification"]["outputs"]] == [case.digits.output]
+    assert [output["name"] for output in result["verification"]["outputs"]] == list(case.digits.outputs)
     compiled = {"compile"} if case.target != "onnxruntime" else set()
     ran = {stage["name"] for stage in result["stages"]} - {"publish"}
     assert ran == {"source", "simplify", "check"} | STAGES[case.precision] | compiled
@@ -113,7 +113,7 @@ def test_the_configuration_is_the_models(conversion: Conversion) -> None:
         assert (config.backend, config.default_model_filename) == (backend, served)
         [group] = config.instance_group
         assert group.Kind.Name(group.kind) == kind
-        assert [len(request.inputs) for request in config.model_warmup] == [1]
+        assert [len(request.inputs) for request in config.model_warmup] == [len(conversion.case.digits.inputs)]
 
 
 def test_the_model_is_whole_and_old_enough_for_triton_24_10(conversion: Conversion) -> None:
@@ -161,7 +161,7 @@ def test_no_zero_point_for_tensorrt_is_other_than_signed_and_0(case: Case, matri
 def test_the_model_reads_held_out_digits_as_well_as_its_source(conversion: Conversion) -> None:
     digits = conversion.case.digits
 
-    scores = answers(conversion.onnx, {"image": digits.images})[digits.output]
+    scores = answers(conversion.onnx, digits.inputs)[digits.output]
 
     assert accuracy(scores, digits.labels) >= accuracy(digits.scores, digits.labels) - 0.01
 
