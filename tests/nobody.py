@@ -19,15 +19,15 @@ def open_to_all(folder: Path) -> None:
             above.chmod(above.stat().st_mode | 0o055)
 
 
-def as_nobody(function: Callable[[], object]) -> type[BaseException] | None:
-    """Call a function in a process of the user nobody; return the class of what it raised, or None."""
+def as_nobody(function: Callable[[], object], *, user: int = 65534) -> type[BaseException] | None:
+    """Call a function in a process of the user nobody, or of another; return the class of what it raised, or None."""
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:
         name = ""
         try:
             os.setgroups([])
-            os.setuid(65534)
+            os.setuid(user)
             function()
         except BaseException as error:  # noqa: BLE001 - it is told to the parent
             name = f"{type(error).__module__}:{type(error).__name__}"
