@@ -168,6 +168,7 @@ mode = "full"
 max_latency = 5
 min_speedup = 1.5
 max_size = "10MB"
+min_low_precision = "90%"
 
 [triton]
 release = "26.04"
