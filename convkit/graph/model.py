@@ -82,11 +82,11 @@ def save_tensors(cases: Iterator[Mapping[str, np.ndarray]] | list[dict[str, np.n
     folder = new_folder("tensors")
     for number, case in enumerate(cases):
         plain = {name: array.astype("U") if array.dtype == object else array for name, array in case.items()}
-        _write_npz(folder / f"{number:04d}.npz", plain)
+        write_npz(folder / f"{number:04d}.npz", plain)
     return Tensors(files=gather(folder))
 
 
-def _write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write what `numpy.savez` writes; that takes names for its own arguments, and not every name is one."""
     import zipfile
 

@@ -70,6 +70,10 @@ class Column:
             raise ValueError(f"'{name}' should have {whole} bytes, and has {size - self._stream.tell()}")
         self._held: np.ndarray | None = None
 
+    def __len__(self) -> int:
+        """Return the number of rows, read or not."""
+        return self.shape[0] if self.shape else 1
+
     def take(self, count: int) -> np.ndarray:
         """Return the next `count` rows, ``[count, ...]``, or as many as are left.
 
@@ -106,7 +110,7 @@ def names_in(path: Path) -> tuple[str, ...]:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path, *, kind: str = ".npz") -> Iterator[None]:
     """Turn whatever a damaged file brings about into an `InputError` that names it."""
     try:
         yield
@@ -116,8 +120,10 @@ def reading(path: Path) -> Iterator[None]:
         raise InputError(f"{path} does not exist", hint="check the path", code="data.missing") from error
     except Exception as error:  # a header is parsed as Python, and says what that says
         raise InputError(
-            f"{path} cannot be read as a .npz file: {error or type(error).__name__}",
-            hint="write it with numpy.savez(path, **{tensor_name: array}); object arrays are refused, use 'U' strings",
+            f"{path} cannot be read as a {kind} file: {str(error) or type(error).__name__}",
+            hint="write it with "
+            + ("numpy.savez(path, **{tensor_name: array})" if kind == ".npz" else "numpy.save(path, array)")
+            + "; object arrays are refused, use 'U' strings",
             code="data.unreadable",
         ) from error
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from convkit.errors import InputError, StepError
+from convkit.errors import ConvkitError, InputError, StepError
 from convkit.pipeline.artifact import Artifact, gather
 from convkit.sources.code import local_imports, module_files
 
@@ -135,6 +135,8 @@ def running(function: UserFunction) -> Iterator[None]:
     os.chdir(function.files.path)
     try:
         yield
+    except ConvkitError:
+        raise
     except Exception as error:
         raise StepError(
             f"{function.name} raised {type(error).__name__}: {error} ({place_of(error)})",

@@ -48,8 +48,6 @@ class PreprocessOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """``FILE.py:function`` or ``module:function``, in place of everything below: is called with one raw sample (a line
     of text, a JSON object, the row of a ``.npz``, what the data's own function yields, an image as uint8 RGB
     [height, width, 3]) and returns a dict of arrays, named like the inputs, without the batch."""
-    input: str | None = None
-    """The input that images go to; by default the only one."""
     resize: _Size | None = None
     """A number: the length of the shorter side, the other one in proportion. Two: height and width. Left out together
     with `crop`, images are resized to the model's own height and width, where those are fixed."""
