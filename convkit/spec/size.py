@@ -24,5 +24,5 @@ def size_text(size: int) -> str:
             break
         amount, unit = amount / 1024, larger
     rounded = abs(float(f"{amount:.2e}"))
-    decimals = 2 if rounded < 10 else 1 if rounded < 100 else 0
+    decimals = 3 if rounded < 1 else 2 if rounded < 10 else 1 if rounded < 100 else 0
     return f"{size} B" if unit == "B" else f"{amount:,.{decimals}f} {unit}"
