@@ -9,6 +9,7 @@
 
 Each check takes the target's name and an empty folder, and raises an AssertionError that says what is wrong. They need
 `convkit[onnx]`. A target that this machine cannot compile for (`MissingError`) is checked as far as that goes.
+`SOURCE_CHECKS` are those of a source: see `convkit.source_testing`.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ from convkit.graph.quant_profile import QuantProfile
 from convkit.pipeline.cache import Cache
 from convkit.report.document import Report, Status
 from convkit.request import Request, make_request
+from convkit.source_testing import SOURCE_CHECKS
 from convkit.spec.options import EngineMode, Precision
 from convkit.targets.target import TARGETS, Refusal, open_target
+
+__all__ = ["SOURCE_CHECKS", "TARGET_CHECKS"]
 
 _HEAVY = ("numpy", "onnx", "onnxruntime", "torch", "tensorflow", "tensorrt")
 

@@ -1,0 +1,1 @@
+"""A source for convkit: linear classifiers as JSON."""
