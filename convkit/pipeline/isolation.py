@@ -14,6 +14,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from convkit.pipeline import events
+
 HELD: dict[str, bool] = {}
 """In a worker: whether ``writes`` are confined, and whether the ``network`` is out of reach."""
 
@@ -97,6 +99,16 @@ def isolate(scratch: Path) -> None:
         return
     HELD["network"] = leave_network()
     HELD["writes"] = confine_writes([scratch, Path("/dev")])
+
+
+OF_THIS_MACHINE = "isolation."
+"""How the codes of warnings begin that hold for the machine where the code ran: no result is remembered with them."""
+
+
+def warn_of_reach() -> None:
+    """Say, in a worker that is about to run a user's code, what that could reach; nothing where it is cut off."""
+    if reach := missing():
+        events.warn("isolation.partial", f"this system lets code under trust {reach}: it is not shut in")
 
 
 def missing() -> str | None:

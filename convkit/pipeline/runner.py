@@ -17,6 +17,7 @@ from convkit.pipeline.artifact import digest_bytes
 from convkit.pipeline.cache import Cache, Entry, artifacts_in, without_paths
 from convkit.pipeline.events import Event, Observer, StepFinished, StepStarted, Warned
 from convkit.pipeline.identity import code_digest, library_versions, machine_digest, others_code_digest
+from convkit.pipeline.isolation import OF_THIS_MACHINE
 from convkit.pipeline.lock import unlock
 from convkit.pipeline.step import ENVIRONMENTS, Kind, Step
 from convkit.pipeline.watch import Limits, Watch, limits_from
@@ -176,7 +177,7 @@ class Runner:
         warnings: list[Warned] = []
 
         def note(event: Event) -> None:
-            if isinstance(event, Warned):
+            if isinstance(event, Warned) and not event.code.startswith(OF_THIS_MACHINE):
                 warnings.append(event)
             self.observe(event)
 

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from convkit.errors import ConvkitError, InputError, StepError
-from convkit.pipeline import events
 from convkit.pipeline.artifact import Artifact
-from convkit.pipeline.isolation import missing
+from convkit.pipeline.isolation import warn_of_reach
 from convkit.sources.checkpoint import CheckpointKind, read_checkpoint
 from convkit.sources.user_code import MODEL_DEF, UserFunction, attribute, import_file, load_function, place_of
 
@@ -66,8 +65,8 @@ def load_module(source: TorchSource) -> torch.nn.Module:
     import torch
 
     if source.digest not in _loaded:
-        if source.trusted and (reach := missing()):
-            events.warn("isolation.partial", f"this system lets the model's own code {reach}")
+        if source.trusted:
+            warn_of_reach()
         with _as_the_author_runs_it(source) if source.trusted else contextlib.nullcontext():
             module = _build(source)
         if not isinstance(module, torch.nn.Module):

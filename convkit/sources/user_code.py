@@ -15,6 +15,7 @@ import msgspec
 
 from convkit.errors import ConvkitError, InputError, StepError
 from convkit.pipeline.artifact import Artifact, gather
+from convkit.pipeline.isolation import warn_of_reach
 from convkit.sources.code import local_imports, module_files
 
 MODEL_DEF = "--model-def"
@@ -63,6 +64,7 @@ def load_function(function: UserFunction, option: str) -> Callable[..., Any]:
         StepError: importing it raises.
     """
     where, _, name = function.name.rpartition(":")
+    warn_of_reach()
     if function.files.path not in sys.path:
         sys.path.insert(0, function.files.path)
     sys.dont_write_bytecode = True
