@@ -11,7 +11,7 @@ import msgspec
 from convkit.errors import CheckError, ConvkitError, InputError
 from convkit.graph.model import read_npz
 from convkit.measure.compare import hold_against, refuse_difference
-from convkit.serving.check_files import Version, is_plain
+from convkit.serving.check_files import Version
 from convkit.serving.infer import infer
 from convkit.serving.publish import CONFIG, CONFIGS
 from convkit.serving.records import EXPECTED, Expected
@@ -19,6 +19,7 @@ from convkit.serving.remark import Remark, Severity, place_in
 from convkit.serving.server import Server
 from convkit.serving.triton_text import ModelConfig, parse
 from convkit.spec.damage import NOT_JSON
+from convkit.spec.paths import is_plain
 from convkit.targets.build_plan import FILE_NAME, read_build_plan
 from convkit.targets.cuda_driver import driver_present
 

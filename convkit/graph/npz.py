@@ -120,7 +120,7 @@ def reading(path: Path, *, kind: str = ".npz") -> Iterator[None]:
         raise InputError(f"{path} does not exist", hint="check the path", code="data.missing") from error
     except Exception as error:  # a header is parsed as Python, and says what that says
         raise InputError(
-            f"{path} cannot be read as a {kind} file: {str(error) or type(error).__name__}",
+            f"{path} cannot be read as a {kind} file: {' '.join(str(error).split()) or type(error).__name__}",
             hint="write it with "
             + ("numpy.savez(path, **{tensor_name: array})" if kind == ".npz" else "numpy.save(path, array)")
             + "; object arrays are refused, use 'U' strings",

@@ -45,7 +45,7 @@ def library_version(distribution: str) -> str:
     """Return an installed distribution's version, or ``absent``."""
     try:
         return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # the latter: it is no name at all
         return "absent"
 
 

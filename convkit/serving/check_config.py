@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 from convkit.errors import InputError
 from convkit.graph.header import Header, HeaderTensor, read_header
 from convkit.graph.wire import WireError
-from convkit.serving.check_files import Version, is_plain
+from convkit.serving.check_files import Version
 from convkit.serving.publish import CONFIG, CONFIGS, WARMUP
 from convkit.serving.remark import Remark, Severity, place_in
 from convkit.serving.triton_lint import lint
 from convkit.serving.triton_text import ModelConfig, parse, proto
+from convkit.spec.paths import is_plain
 from convkit.spec.tensor import DType
 
 _DEFAULT_FILES = {
@@ -67,7 +68,7 @@ class ConfigCheck:
 
     def _version(self, config: ModelConfig, version: Version, severity: Severity) -> Iterator[Remark]:
         files = model_files(config)
-        missing = [name for name in files if not (version.folder / name).exists()]
+        missing = [name for name in files if not is_plain(name) or not (version.folder / name).exists()]
         where = place_in(self.repository, version.folder)
         if missing and (len(missing) == len(files) or not config.default_model_filename):
             yield Remark(
@@ -79,7 +80,7 @@ class ConfigCheck:
             )
         for name in files:
             file = version.folder / name
-            if name.endswith(".onnx") and file.is_file():
+            if name.endswith(".onnx") and is_plain(name) and file.is_file():
                 yield from self._onnx(config, file, severity)
 
     def _onnx(self, config: ModelConfig, file: Path, severity: Severity) -> Iterator[Remark]:

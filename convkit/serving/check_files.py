@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import msgspec
 
@@ -15,6 +15,7 @@ from convkit.serving.records import SUMS, read_sums
 from convkit.serving.remark import Remark, Severity, place_in
 from convkit.serving.signature import SIGNATURE, Verifier
 from convkit.serving.statement import Statement, read_statement
+from convkit.spec.paths import is_plain
 from convkit.targets.build_plan import FILE_NAME, read_build_plan
 
 _MOST_BYTES = 64 << 20
@@ -201,12 +202,6 @@ def _unknown(repository: Path, folder: Path, known: set[str]) -> Iterator[Remark
     for path in sorted(folder.rglob("*")):
         if not path.is_dir() and path.relative_to(folder).as_posix() not in known:
             yield _unlisted(repository, path)
-
-
-def is_plain(name: str) -> bool:
-    """Tell whether a name stays inside the folder that it is relative to."""
-    path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def _not_ours(repository: Path, version: Version) -> Remark:

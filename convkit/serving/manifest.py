@@ -17,6 +17,7 @@ from convkit import __version__
 from convkit.errors import CheckError, InputError
 from convkit.pipeline.artifact import digest_bytes, digest_file
 from convkit.pipeline.identity import library_versions
+from convkit.serving.statement import read_statement
 from convkit.spec.damage import NOT_JSON
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -81,12 +82,8 @@ class Lock:
         self.path = path
         try:
             self._data = path.read_bytes()
-            statement = msgspec.json.decode(self._data)
-            build = statement["predicate"]["buildDefinition"]
-            self._options: dict[str, Any] = build["externalParameters"]
-            self._sources = {str(e["name"]): str(e["digest"]["sha256"]) for e in build["resolvedDependencies"]}
-            self._versions: dict[str, str] = statement["predicate"]["runDetails"]["builder"]["version"]
-        except (OSError, *NOT_JSON, KeyError, TypeError, AttributeError) as error:
+            self._statement = read_statement(self._data)
+        except (OSError, ValueError) as error:
             raise InputError(
                 f"--locked {path} is no manifest that convkit wrote: {error}",
                 hint="name the manifest.json of a published version",
@@ -99,14 +96,14 @@ class Lock:
         Raises:
             CheckError: says each difference.
         """
-        libraries = tuple(name for name in self._versions if name not in ("convkit", "python"))
+        libraries = tuple(name for name in self._statement.versions if name not in ("convkit", "python"))
         versions = {"convkit": __version__, **library_versions(libraries)}
-        plain = {name: digest.removeprefix("sha256:") for name, digest in sources.items()}
+        locked = self._statement
         self._refuse(
             [
-                *_differing("source", self._sources, plain),
-                *_differing("option", _flat(self._options), _flat(msgspec.json.decode(msgspec.json.encode(options)))),
-                *_differing("version of", self._versions, versions),
+                *_differing("source", locked.sources, sources),
+                *_differing("option", _flat(locked.options), _flat(msgspec.json.decode(msgspec.json.encode(options)))),
+                *_differing("version of", locked.versions, versions),
             ],
             hint="give the very files, options and versions that the manifest names, or convert without --locked",
         )

@@ -30,6 +30,7 @@ class _Run(msgspec.Struct, frozen=True, kw_only=True):
 class _Build(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     build_type: str
     external_parameters: Mapping[str, Any] = {}
+    resolved_dependencies: tuple[Described, ...] = ()
 
 
 class _Predicate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -52,6 +53,21 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     def byproducts(self) -> dict[str, str]:
         """Return the digests (``sha256:...``) of the files in the model's folder that belong to it."""
         return _digests(self.predicate.run_details.byproducts)
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Return what was asked for."""
+        return self.predicate.build_definition.external_parameters
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Return the digests (``sha256:...``) of what it was made from."""
+        return _digests(self.predicate.build_definition.resolved_dependencies)
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Return the versions of what took part."""
+        return self.predicate.run_details.builder.version
 
     def version_of(self, library: str) -> str | None:
         """Return the version of a library that took part; None where none did, or it was not known."""

@@ -61,6 +61,12 @@ def parse(text: str, *, where: str = "config.pbtxt") -> ModelConfig:
 
     try:
         return text_format.Parse(text, config)
+    except ValueError as error:  # a number that no field holds
+        raise InputError(
+            f"{where}: {error}",
+            hint="Triton's model_config.proto says which fields there are, and of what type",
+            code="triton.config-unreadable",
+        ) from error
     except text_format.ParseError as error:
         line, column = error.GetLine(), error.GetColumn()
         reason = str(error).removeprefix(f"{line}:{column} : ")

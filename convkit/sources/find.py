@@ -12,6 +12,7 @@ import msgspec
 
 from convkit.errors import InputError, UsageError
 from convkit.sources.source import ending_of, other_endings
+from convkit.spec.wording import printable
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".pt2", ".bin", ".ckpt")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
@@ -90,7 +91,7 @@ def plain_name(name: str) -> str:
     """
     if not _PLAIN_NAME.fullmatch(name) or len(name) > 200:
         raise UsageError(
-            f"'{name}' cannot be a model's name",
+            f"'{printable(name)}' cannot be a model's name",
             hint="use letters, digits, '_', '-' and '.', beginning with a letter, a digit or '_': --name NAME",
             code="usage.name",
         )

@@ -22,6 +22,8 @@ from convkit.sources.trust import TRUST_ALL, Untrusted, require_trust
 from convkit.sources.user_code import MODEL_DEF, find_function
 from convkit.spec.metadata import Metadata
 from convkit.spec.options import ExportOptions
+from convkit.spec.paths import is_plain
+from convkit.spec.wording import printable
 
 _LARGEST_ONNX = (1 << 31) - 1
 """Bytes of a protobuf message."""
@@ -257,10 +259,10 @@ class OnnxFile:
         external = run(find_external_data, gather(folder, [self.found.file])).names
         for name in external:
             refuse_outside(folder, folder / name)
-        missing = [name for name in external if not (folder / name).is_file()]
+        missing = [name for name in external if not is_plain(name) or not (folder / name).is_file()]
         if missing:
             raise InputError(
-                f"{self.found.path} keeps its weights in {', '.join(missing)}, which is not there",
+                f"{self.found.path} keeps its weights in {printable(', '.join(missing))}, which is not there",
                 hint="bring the file along: it belongs beside the .onnx file",
                 code="source.external-data",
             )

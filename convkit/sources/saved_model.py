@@ -44,7 +44,11 @@ def refuse_outside(folder: Path, path: Path) -> None:
     Raises:
         InputError: names it.
     """
-    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        leads_out = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a link to itself, or a name that no file has: it is not there
+        return
+    if leads_out:
         raise InputError(
             f"{path} is a link to {path.readlink()}, outside of the model's folder",
             hint="bring the file itself along: a model's files lie in its own folder",

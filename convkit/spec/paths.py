@@ -1,15 +1,23 @@
-"""Paths that no file system has: refused before anything asks one for them."""
+"""Names and paths that nobody means, or no file system has: told before anything asks one for them."""
 
 from __future__ import annotations
 
 import os
-from pathlib import PurePath
+from pathlib import PurePath, PurePosixPath
 
 from convkit.errors import InputError
 from convkit.spec.wording import printable
 
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095
 """Bytes: Linux's NAME_MAX, and PATH_MAX without the NUL at its end."""
+
+
+def is_plain(name: str) -> bool:
+    """Tell whether a name stays inside the folder that it is relative to, and can be a file's at all."""
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts:
+        return False
+    return "\0" not in name and all(len(part.encode(errors="replace")) <= _LONGEST_NAME for part in path.parts)
 
 
 def refuse_impossible_path(text: str, *, where: str) -> None:

@@ -22,6 +22,7 @@ Table = dict[str, Any]
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<where>.*)`)?$", re.DOTALL)
 _UNKNOWN_FIELD = re.compile(r"unknown field `(?P<field>[^`]*)`")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+_MOST_OPEN = 32
 _ANY = "..."
 """What msgspec puts for the key of a mapping."""
 _WORDS = {
@@ -73,7 +74,7 @@ def read_recipe(path: Path, *, name: str | None = None) -> Recipe:
                 code="recipe.unreadable",
             )
         text = content.decode().replace("\r\n", "\n")
-        return Recipe(path=path, text=text, table=tomllib.loads(text), name=name)
+        table = tomllib.loads(text)
     except FileNotFoundError as error:
         raise InputError(f"--recipe {path} does not exist", hint="check the path", code="recipe.missing") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -89,6 +90,25 @@ def read_recipe(path: Path, *, name: str | None = None) -> Recipe:
             hint='a recipe is TOML: key = "value" under [table] headings',
             code="recipe.syntax",
         ) from error
+    if _is_deep(table):
+        raise InputError(
+            f"{name}: more than {_MOST_OPEN} tables and lists lie in each other",
+            hint="a recipe is two deep: tables, and the keys in them",
+            code="recipe.nesting",
+        )
+    return Recipe(path=path, text=text, table=table, name=name)
+
+
+def _is_deep(table: Table) -> bool:
+    level: list[Any] = [table]
+    for _ in range(_MOST_OPEN):
+        level = [
+            inner
+            for each in level
+            for inner in (each.values() if isinstance(each, dict) else each)
+            if isinstance(inner, dict | list)
+        ]
+    return bool(level)
 
 
 def merge(*tables: Table) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import msgspec
 
@@ -12,6 +12,7 @@ from convkit.pipeline.artifact import digest_file
 from convkit.pipeline.cache import write_atomically
 from convkit.spec.damage import NOT_JSON
 from convkit.spec.options import CheckOptions, GateOptions, Precision
+from convkit.spec.paths import is_plain
 from convkit.spec.tensor import Interface
 from convkit.targets.trt_api import Flavour
 from convkit.targets.trt_options import TensorRTOptions
@@ -96,7 +97,7 @@ def read_build_plan(path: Path) -> BuildPlan:
             path, f"is not a build plan: {error}", "run 'convkit convert' again; it is never edited"
         ) from error
     for name in (*plan.model, *plan.samples, *plan.references):
-        if not _is_inside(name):
+        if not is_plain(name):
             raise _refused(path, f"names the file '{name}', outside its folder", "run 'convkit convert' again")
     return plan
 
@@ -125,11 +126,6 @@ class _Head(msgspec.Struct):
 
 def _refused(path: Path, problem: str, hint: str) -> InputError:
     return InputError(f"{path} {problem}", hint=hint, code="build.plan")
-
-
-def _is_inside(name: str) -> bool:
-    path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def _numbers(version: str) -> tuple[int, ...]:
