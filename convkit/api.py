@@ -15,6 +15,7 @@ from convkit.pipeline.events import Observer, nobody
 from convkit.report.document import Report
 from convkit.request import OPTIONS, make_request
 from convkit.sources.trust import TRUST_ALL
+from convkit.spec.options import LimitOptions
 from convkit.spec.recipe import Table
 
 if TYPE_CHECKING:
@@ -93,7 +94,12 @@ def convert(
 
 
 def build(
-    repository: StrPath, *, observer: Observer | None = None, cache: Cache | StrPath | None = None
+    repository: StrPath,
+    *,
+    observer: Observer | None = None,
+    cache: Cache | StrPath | None = None,
+    memory_limit: str | int | None = None,
+    time_limit: str | float | None = None,
 ) -> tuple[Report, ...]:
     """Build the engines that a conversion without a GPU has left pending; see `convkit.building.build`.
 
@@ -101,6 +107,8 @@ def build(
         repository: a model repository, or one model in it: REPOSITORY/NAME.
         observer: is called with each event.
         cache: where results are remembered, or the folder of that.
+        memory_limit: the most memory of the workers, as ``8GB``; by default what there is.
+        time_limit: the longest time of one step, as ``30m``; by default any.
 
     Returns:
         The report of each engine; nothing where nothing was pending.
@@ -108,7 +116,8 @@ def build(
     Raises:
         ConvkitError: as `convert` does; engines that were published before it stay published.
     """
-    return building.build(Path(repository), observer=observer or nobody, cache=opened(cache))
+    limits = LimitOptions(memory=memory_limit, time=time_limit)
+    return building.build(Path(repository), observer=observer or nobody, cache=opened(cache), limits=limits)
 
 
 def convert_fleet(

@@ -25,6 +25,7 @@ from convkit.pipeline.identity import library_versions
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.step import ENVIRONMENTS
 from convkit.pipeline.stopwatch import Timing
+from convkit.pipeline.watch import limits_from
 from convkit.report import statistics
 from convkit.report.assemble import checked, staged
 from convkit.report.document import Engine as EngineState
@@ -46,7 +47,7 @@ from convkit.serving.publish import (
     publish,
 )
 from convkit.serving.signature import SIGNATURE, Signer
-from convkit.spec.options import MeasureMode
+from convkit.spec.options import LimitOptions, MeasureMode
 from convkit.targets.build_plan import FILE_NAME, BuildPlan, read_build_plan, verify_files
 from convkit.targets.cuda_driver import Gpu, gpu
 from convkit.targets.trt_api import Flavour, installed, no_gpu, not_installed
@@ -55,7 +56,12 @@ from convkit.targets.trt_run import run_tensorrt, time_tensorrt
 
 
 def build(
-    path: Path, *, observer: Observer = nobody, cache: Cache | None = None, sign: Path | None = None
+    path: Path,
+    *,
+    observer: Observer = nobody,
+    cache: Cache | None = None,
+    sign: Path | None = None,
+    limits: LimitOptions = LimitOptions(),  # noqa: B008 - frozen
 ) -> tuple[Report, ...]:
     """Build every engine that is pending in a repository, or in one model of it.
 
@@ -68,16 +74,19 @@ def build(
         observer: is told what happens.
         cache: where results are remembered; by default this user's.
         sign: a private key (PEM, Ed25519) with which the engines' manifests are signed.
+        limits: what the workers may take.
 
     Returns the report of each engine; nothing where nothing is pending.
 
     Raises:
+        UsageError: a limit is malformed.
         InputError: there is no such repository, or a pending folder is damaged.
         MissingError: TensorRT or a GPU is missing here; nothing is changed.
         StepError: TensorRT could not build an engine.
         CheckError: an engine's outputs are not the source framework's, or it missed a gate; it is not published.
     """
     signer = Signer(sign) if sign is not None else None
+    allowed = limits_from(limits)
     pending = list(_pending(path))
     if not pending:
         return ()
@@ -86,7 +95,7 @@ def build(
         verify_files(plan, folder)
         _require(plan)
     reports = []
-    with Runner(cache or Cache(default_root()), observer) as run:
+    with Runner(cache or Cache(default_root()), observer, limits=allowed) as run:
         for folder, plan in plans:
             reports.append(_build_one(run, folder, plan, signer))
     return tuple(reports)

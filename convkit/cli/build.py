@@ -10,12 +10,19 @@ from typing import Annotated
 import typer
 
 from convkit.cli.watch import watcher
+from convkit.spec.options import LimitOptions
 
 
 def command(
     repository: Annotated[Path, typer.Argument(help="A model repository, or one model in it: REPOSITORY/NAME.")],
     sign: Annotated[
         Path | None, typer.Option(metavar="KEY.pem", help="Sign the manifests with this private key.")
+    ] = None,
+    memory_limit: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="Most memory of the workers, such as 8GB. [what there is]")
+    ] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Longest time of one step, such as 90s or 30m. [any]")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Warnings and errors only.")] = False,
@@ -27,8 +34,9 @@ def command(
     from convkit.report.document import to_json
     from convkit.report.terminal import to_terminal
 
+    limits = LimitOptions(memory=memory_limit, time=time_limit)
     with watcher(quiet=quiet or as_json) as observer:
-        reports = build(repository, observer=observer, sign=sign)
+        reports = build(repository, observer=observer, sign=sign, limits=limits)
     if as_json:
         from convkit.report.document import Built, Status
 

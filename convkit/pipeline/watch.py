@@ -51,7 +51,7 @@ def limits_from(options: LimitOptions, *, share: int = 1) -> Limits:
     kept = min(_RUNNER, there.bytes // _RUNNERS_SHARE)
     origin = f"{there.owner} has {size_text(there.bytes)}, of which {size_text(kept)} are kept for convkit itself"
     if share > 1:
-        origin += f", and {share} conversions share the rest"
+        origin += f", and {share} conversions at a time share the rest (--jobs)"
     return Limits(memory_bytes=(there.bytes - kept) // share, memory_from=origin, seconds=options.seconds)
 
 

@@ -12,6 +12,7 @@ from convkit.errors import StepError
 from convkit.graph.model import Model, Tensors, save_tensors
 from convkit.graph.work import Work
 from convkit.pipeline import events
+from convkit.pipeline.allowance import threads
 from convkit.pipeline.artifact import Artifact, gather, new_folder
 from convkit.pipeline.step import observation, step
 from convkit.pipeline.stopwatch import Timing, time_calls
@@ -153,7 +154,12 @@ def _compiled(model: OpenVINOModel, options: OpenVINOOptions, *, shapes: dict[st
     import openvino
 
     path: Path = model.files.file(GRAPH_FILE)
-    settings = {"INFERENCE_PRECISION_HINT": options.inference_precision, "PERFORMANCE_HINT": options.performance_hint}
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": options.inference_precision,
+        "PERFORMANCE_HINT": options.performance_hint,
+    }
+    if (allowed := threads()) is not None:
+        settings["INFERENCE_NUM_THREADS"] = allowed
     core = openvino.Core()
     if options.inference_precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         events.warn("openvino.no-bf16", "this CPU has no bf16: OpenVINO runs the model in f32 here")

@@ -128,7 +128,7 @@ def test_runs_side_by_side_share_what_there_is() -> None:
     alone, third = limits_from(LimitOptions()), limits_from(LimitOptions(), share=3)
 
     assert third.memory_bytes == alone.memory_bytes // 3
-    assert "3 conversions share the rest" in third.memory_from
+    assert "3 conversions at a time share the rest (--jobs)" in third.memory_from
     assert limits_from(LimitOptions(memory="1GB"), share=3).memory_bytes == 10**9
 
 
