@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,12 +77,15 @@ def load_model(model: Model, *, weights: bool = True) -> onnx.ModelProto:
     return onnx.load(str(model.path)) if weights else read_without_weights(model.path)
 
 
-def save_tensors(cases: Iterator[Mapping[str, np.ndarray]] | list[dict[str, np.ndarray]]) -> Tensors:
-    """Write sets of named tensors as an artifact. Strings are kept as fixed-width unicode, never pickled."""
+def save_tensors(cases: Iterable[Mapping[str, np.ndarray]], *, digits: int = 4) -> Tensors:
+    """Write sets of named tensors as an artifact, in files with numbers of so many `digits`.
+
+    Strings are kept as fixed-width unicode, never pickled.
+    """
     folder = new_folder("tensors")
     for number, case in enumerate(cases):
         plain = {name: array.astype("U") if array.dtype == object else array for name, array in case.items()}
-        write_npz(folder / f"{number:04d}.npz", plain)
+        write_npz(folder / f"{number:0{digits}d}.npz", plain)
     return Tensors(files=gather(folder))
 
 

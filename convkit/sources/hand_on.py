@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -24,9 +24,43 @@ if TYPE_CHECKING:
     import onnx
 
 
+Answer = Callable[[dict[str, "np.ndarray"], tuple[str, ...]], Mapping[str, "np.ndarray"]]
+"""Gives, for one case of the graph's inputs by name, the framework's values of the outputs named."""
+
+
+class Face(NamedTuple):
+    """What callers see of a graph, and what the graph itself calls it, in the same order."""
+
+    interface: Interface
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def answered(self, case: dict[str, np.ndarray], answer: Answer) -> dict[str, np.ndarray]:
+        """Return what the framework answers on a case; in and out under wire names."""
+        fed = {name: case[spec.name] for name, spec in zip(self.inputs, self.interface.inputs, strict=True)}
+        got = answer(fed, self.outputs)
+        return {spec.name: got[name] for name, spec in zip(self.outputs, self.interface.outputs, strict=True)}
+
+
+def face_of(proto: onnx.ModelProto, metadata: Metadata | None, options: ExportOptions) -> Face:
+    """Match what config.txt, or the graph itself, says to the graph's tensors.
+
+    Raises:
+        InputError: inputs or outputs are such that servers do not take.
+        MetadataError: config.txt's names, types or dims are not the graph's.
+    """
+    declared = interface_of(proto, max_batch_size=options.max_batch_size)
+    wanted = _each_with_a_name_of_its_own(declared)
+    inputs, outputs = (tuple(spec.name for spec in specs) for specs in (declared.inputs, declared.outputs))
+    if metadata is not None:
+        wanted = wanted_interface(metadata, options.tensor_names, options.max_batch_size)
+        inputs, outputs = _match(metadata, declared)
+    return Face(agreed_interface(proto, wanted, inputs=inputs, outputs=outputs), inputs, outputs)
+
+
 def hand_on(
     proto: onnx.ModelProto,
-    answer: Callable[[dict[str, np.ndarray], tuple[str, ...]], Mapping[str, np.ndarray]],
+    answer: Answer,
     *,
     metadata: Metadata | None,
     options: ExportOptions,
@@ -51,19 +85,10 @@ def hand_on(
         InputError: inputs or outputs are such that servers do not take, or the samples do not fit.
         MetadataError: config.txt's names, types or dims are not the graph's.
     """
-    declared = interface_of(proto, max_batch_size=options.max_batch_size)
-    wanted = _each_with_a_name_of_its_own(declared)
-    inputs, outputs = (tuple(spec.name for spec in specs) for specs in (declared.inputs, declared.outputs))
-    if metadata is not None:
-        wanted = wanted_interface(metadata, options.tensor_names, options.max_batch_size)
-        inputs, outputs = _match(metadata, declared)
-    wanted = agreed_interface(proto, wanted, inputs=inputs, outputs=outputs)
+    face = face_of(proto, metadata, options)
+    wanted, inputs, outputs = face
     cases = make_cases(wanted, samples)
-    answers = []
-    for case in cases:
-        fed = {name: case[spec.name] for name, spec in zip(inputs, wanted.inputs, strict=True)}
-        got = answer(fed, outputs)
-        answers.append({spec.name: got[name] for name, spec in zip(outputs, wanted.outputs, strict=True)})
+    answers = [face.answered(case, answer) for case in cases]
     proto, interface = present(finish(proto), wanted, inputs=inputs, outputs=outputs)
     return Exported(
         model=save_model(proto, interface),

@@ -18,8 +18,9 @@ from convkit.pipeline import events
 from convkit.pipeline.artifact import Artifact
 from convkit.pipeline.step import observation, step
 from convkit.pipeline.stopwatch import Timing, time_calls
+from convkit.sources.answers import Questions, answer_all
 from convkit.sources.exported import Exported
-from convkit.sources.hand_on import hand_on
+from convkit.sources.hand_on import face_of, hand_on
 from convkit.spec.metadata import Metadata
 from convkit.spec.options import ExportOptions
 from convkit.spec.tensor import Interface
@@ -119,6 +120,26 @@ def import_onnx(
         framework=f"onnxruntime {onnxruntime.__version__}",
         exporter=f"read with onnx {onnx.__version__}",
         finish=lambda proto: _within_opsets(proto, options.opset, max_opset),
+    )
+
+
+@step(version=1, stage="source", title="Read the ONNX model's inputs", needs="onnx")
+def read_face(source: Artifact, *, file: str, options: ExportOptions) -> Interface:
+    """Return what an ONNX file itself says of its inputs and outputs."""
+    return face_of(_parse(source.file(file)), None, options).interface
+
+
+@step(version=1, stage="measure", title="Ask ONNX Runtime", needs="onnx")
+def answer_onnx(
+    source: Artifact, *, file: str, metadata: Metadata | None, options: ExportOptions, questions: Questions
+) -> Tensors:
+    """Run the file as it came, without any optimization, over evaluation data; see `convkit.sources.answers`."""
+    original = _checked(source.file(file))
+    face = face_of(original, metadata, options)
+    session = open_session(_readable(source, file, original), plain=True)
+    return answer_all(
+        questions,
+        lambda case: face.answered(case, lambda fed, outputs: run_session(session, outputs, fed)),
     )
 
 

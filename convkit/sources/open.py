@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from convkit.errors import InputError, MetadataError, MissingError
+from convkit.graph.model import Tensors
+from convkit.graph.present import wanted_interface
 from convkit.pipeline.artifact import Artifact, gather
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.stopwatch import Timing
+from convkit.sources.answers import Questions
 from convkit.sources.checkpoint import Checkpoint, CheckpointKind, read_checkpoint
 from convkit.sources.code import code_below, defines, local_imports
 from convkit.sources.exported import Exported
@@ -23,6 +26,7 @@ from convkit.sources.user_code import MODEL_DEF, find_function
 from convkit.spec.metadata import Metadata
 from convkit.spec.options import ExportOptions
 from convkit.spec.paths import is_plain
+from convkit.spec.tensor import Interface
 from convkit.spec.wording import printable
 
 _LARGEST_ONNX = (1 << 31) - 1
@@ -142,6 +146,17 @@ class TorchFile:
             seconds=seconds,
         )
 
+    def answers(self, run: Runner, questions: Questions) -> Tensors:
+        """See `Answering.answers`."""
+        from convkit.sources.torch import answer_torch
+
+        return run(answer_torch, self.source, metadata=self.metadata, options=self.options, questions=questions)
+
+    def describe(self, run: Runner) -> Interface:
+        """See `Describing.describe`."""
+        del run
+        return wanted_interface(self.metadata, self.options.tensor_names, self.options.max_batch_size)
+
 
 def _taken(checkpoint: Checkpoint, found: Found) -> Checkpoint:
     if checkpoint.kind in (CheckpointKind.TORCHSCRIPT, CheckpointKind.EXPORTED):
@@ -232,6 +247,27 @@ class SavedModelFolder:
             seconds=seconds,
         )
 
+    def answers(self, run: Runner, questions: Questions) -> Tensors:
+        """See `Answering.answers`."""
+        from convkit.sources.tensorflow import answer_saved_model
+
+        return run(
+            answer_saved_model,
+            self.files,
+            folder=".",
+            metadata=self.metadata,
+            options=self.options,
+            questions=questions,
+        )
+
+    def describe(self, run: Runner) -> Interface:
+        """See `Describing.describe`."""
+        from convkit.sources.tensorflow import read_signature
+
+        if self.metadata is not None:
+            return wanted_interface(self.metadata, self.options.tensor_names, self.options.max_batch_size)
+        return run(read_signature, self.files, folder=".", options=self.options)
+
 
 class OnnxFile:
     """An ONNX file with its external data."""
@@ -288,4 +324,27 @@ class OnnxFile:
             inputs=exported.samples,
             renamed=exported.renamed,
             seconds=seconds,
+        )
+
+    def answers(self, run: Runner, questions: Questions) -> Tensors:
+        """See `Answering.answers`."""
+        from convkit.sources.onnx import answer_onnx
+
+        return run(
+            answer_onnx,
+            self.files,
+            file=self.found.file,
+            metadata=self.metadata,
+            options=self.options,
+            questions=questions,
+        )
+
+    def describe(self, run: Runner) -> Interface:
+        """See `Describing.describe`."""
+        from convkit.sources.onnx import read_face
+
+        if self.metadata is not None:
+            return wanted_interface(self.metadata, self.options.tensor_names, self.options.max_batch_size)
+        return run(
+            read_face, gather(Path(self.found.folder), [self.found.file]), file=self.found.file, options=self.options
         )

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from convkit.errors import UsageError
+from convkit.graph.model import Tensors
 from convkit.pipeline.artifact import Artifact
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.stopwatch import Timing
+from convkit.sources.answers import Questions
 from convkit.sources.exported import Exported
 from convkit.sources.trust import Untrusted
 from convkit.spec.entry_points import entry_points, load
 from convkit.spec.metadata import Metadata
 from convkit.spec.options import ExportOptions
+from convkit.spec.tensor import Interface
 
 if TYPE_CHECKING:
     from convkit.sources.find import Found
@@ -38,6 +41,22 @@ class Source(Protocol):
 
     def contender(self, exported: Exported, *, seconds: float) -> Contender[Timing] | None:
         """Return the call that times it in its own framework; None where it cannot be timed."""
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A source that can be asked how it answers evaluation data; convkit's own can, others may."""
+
+    def answers(self, run: Runner, questions: Questions) -> Tensors:
+        """Run a step, in the worker that exported, that gives its outputs for every batch (`answer_all`)."""
+
+
+@runtime_checkable
+class Describing(Protocol):
+    """A source that says what its inputs are before it is exported; convkit's own do, others may."""
+
+    def describe(self, run: Runner) -> Interface:
+        """Return its inputs, for which images and other raw data are prepared."""
 
 
 class OtherSource(Source, Protocol):

@@ -12,13 +12,14 @@ from convkit.pipeline.artifact import Artifact
 from convkit.pipeline.identity import library_version
 from convkit.pipeline.step import observation, step
 from convkit.pipeline.stopwatch import Timing, time_calls
+from convkit.sources.answers import Questions, answer_all
 from convkit.sources.exported import Exported
 from convkit.sources.tensorflow_match import Match, match_tensors
 from convkit.sources.tensorflow_model import SavedModel, as_fed, load_saved_model, tensorflow
 from convkit.sources.tensorflow_onnx import DEFAULT_OPSET, count_parameters, to_onnx
 from convkit.spec.metadata import Metadata
 from convkit.spec.options import ExportOptions
-from convkit.spec.tensor import Interface, TensorSpec
+from convkit.spec.tensor import DType, Interface, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,6 +85,31 @@ def time_saved_model(
         [tensor.tensor for tensor in match.outputs], feed_list=[tensor.tensor for tensor in match.inputs]
     )
     return time_calls(lambda: call(*arguments), seconds)
+
+
+@step(version=1, stage="measure", title="Ask TensorFlow", needs="tensorflow")
+def answer_saved_model(
+    source: Artifact, *, folder: str, metadata: Metadata | None, options: ExportOptions, questions: Questions
+) -> Tensors:
+    """Run the SavedModel over evaluation data; see `convkit.sources.answers`."""
+    saved = load_saved_model(source, folder, options.signature)
+    match = match_tensors(saved, metadata)
+    return answer_all(questions, lambda case: _answer(saved, match, questions.interface, case))
+
+
+@step(version=1, stage="source", title="Read the signature", needs="tensorflow")
+def read_signature(source: Artifact, *, folder: str, options: ExportOptions) -> Interface:
+    """Return the inputs of a SavedModel's signature, as images are prepared for them."""
+    match = match_tensors(load_saved_model(source, folder, options.signature), None)
+    inputs = tuple(
+        TensorSpec(
+            name=tensor.key,
+            dtype=tensor.dtype or DType.FLOAT32,
+            dims=tuple(f"{tensor.key}_{axis}" if dim < 0 else dim for axis, dim in enumerate(tensor.dims or ())),
+        )
+        for tensor in match.inputs
+    )
+    return Interface(inputs=inputs, outputs=())
 
 
 def _wire_names(match: Match, metadata: Metadata | None, options: ExportOptions) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from convkit.graph.samples import case_sizes, make_cases, random_case
 from convkit.pipeline.artifact import Artifact
 from convkit.pipeline.step import observation, step
 from convkit.pipeline.stopwatch import Timing, time_calls
+from convkit.sources.answers import Questions, answer_all
 from convkit.sources.exported import Exported
 from convkit.sources.torch_module import TorchSource, load_module
 from convkit.spec.metadata import Metadata
@@ -74,6 +75,15 @@ def time_torch(
     arguments, keywords = call.given(next(iter(inputs)))
     with torch.inference_mode():
         return time_calls(lambda: module(*arguments, **keywords), seconds)
+
+
+@step(version=1, stage="measure", title="Ask PyTorch", needs="torch")
+def answer_torch(source: TorchSource, *, metadata: Metadata, options: ExportOptions, questions: Questions) -> Tensors:
+    """Run the module that was exported over evaluation data; see `convkit.sources.answers`."""
+    module = load_module(source)
+    wanted = wanted_interface(metadata, options.tensor_names, options.max_batch_size)
+    call = _how_to_call(module, wanted)
+    return answer_all(questions, lambda case: _answer(module, wanted, call, case))
 
 
 class _Call(NamedTuple):

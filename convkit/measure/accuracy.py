@@ -1,0 +1,104 @@
+"""How good a model is at its task: its outputs on evaluation data, judged by a metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import repeat
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from convkit.errors import InputError
+from convkit.graph.feed import Batch, batch_rows, labelled_batches
+from convkit.graph.model import Model, Tensors
+from convkit.graph.session import open_session, run_session
+from convkit.measure.metrics import Metric, scorer
+from convkit.pipeline import events
+from convkit.pipeline.artifact import Artifact
+from convkit.pipeline.step import observation
+from convkit.spec.tensor import Interface
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """How good a model was."""
+
+    value: float
+    """In the metric's own unit, a share between 0 and 1 for top1 and agreement; the larger the better."""
+    samples: int
+    """Rows of the data that it was judged on."""
+
+
+@observation(version=1, stage="measure", title="Measure the accuracy", needs="onnx")
+def evaluate(model: Model, *, data: Artifact, metric: Metric, answers: Tensors | None, at_most: int | None) -> Accuracy:
+    """Run a model in ONNX Runtime over evaluation data, batch by batch, and judge what it answers.
+
+    Args:
+        model: an ONNX graph.
+        data: ``.npz`` files of rows, with labels where the metric wants them.
+        metric: what is measured.
+        answers: the source framework's outputs on the same batches, for agreement.
+        at_most: rows to use; None: all.
+
+    Raises:
+        InputError: the data do not fit the model, or the labels not its output.
+        StepError: ONNX Runtime, or the user's metric, fails.
+    """
+    session = open_session(model.path)
+    names = metric.outputs
+
+    def answered() -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
+        for batch in labelled_batches(
+            model.interface, data, labels=metric.labels, size=batch_rows(model.interface), at_most=at_most
+        ):
+            yield batch, run_session(session, names, batch.inputs)
+
+    return _judged(answered(), metric, answers, at_most)
+
+
+@observation(version=1, stage="measure", title="Judge the source's answers", needs="onnx")
+def evaluate_answers(
+    answers: Tensors, *, interface: Interface, data: Artifact, metric: Metric, at_most: int | None
+) -> Accuracy:
+    """Judge what the source framework answered on evaluation data: `answers` holds a set for each batch.
+
+    Raises:
+        InputError: the labels do not fit the output.
+        StepError: the user's metric fails.
+    """
+    size = batch_rows(interface)
+    batches = labelled_batches(interface, data, labels=metric.labels, size=size, at_most=at_most)
+    return _judged(zip(batches, answers, strict=True), metric, answers, at_most)
+
+
+def _judged(
+    answered: Iterable[tuple[Batch, dict[str, np.ndarray]]],
+    metric: Metric,
+    answers: Tensors | None,
+    at_most: int | None,
+) -> Accuracy:
+    score, done = scorer(metric), 0
+    references: Iterable[dict[str, np.ndarray]] = repeat({}) if answers is None else answers
+    for (batch, outputs), reference in zip(answered, references, strict=False):
+        score.add({name: rows_of(outputs[name], name, batch) for name in metric.outputs}, batch.labels, reference)
+        done += batch.rows
+        events.progress(done, at_most or 0, "samples")
+    return Accuracy(value=score.value(), samples=done)
+
+
+def rows_of(array: np.ndarray, name: str, batch: Batch) -> np.ndarray:
+    """Return an output's rows for the samples that count.
+
+    Raises:
+        InputError: the output has no row for each sample.
+    """
+    sent = len(next(iter(batch.inputs.values())))
+    if array.shape[:1] not in ((sent,), (batch.rows,)):
+        raise InputError(
+            f"the output '{name}' has the shape {list(array.shape)} for {sent} samples: not a row for each",
+            hint="judge another output: [accuracy] output",
+            code="accuracy.rows",
+        )
+    return array[: batch.rows]
