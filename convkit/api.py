@@ -50,11 +50,14 @@ class Options(TypedDict, total=False):
     export: Keys | None
     simplify: Keys | None
     quantize: Keys | None
+    preprocess: Keys | None
+    accuracy: Keys | None
     check: Keys | None
     measure: Keys | None
     gates: Keys | None
     limits: Keys | None
     triton: Keys | None
+    openvino: Keys | None
     tensorrt: Keys | None
     tensorrt_rtx: Keys | None
 
