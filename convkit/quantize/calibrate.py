@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from convkit.graph.feed import batches
@@ -22,11 +20,9 @@ from convkit.spec.tensor import Interface
 if TYPE_CHECKING:
     import numpy as np
 
-IN_FLIGHT_BYTES = 160_000_000
-"""Activations held at a time by all callers together; a single row that has more is run alone."""
+HELD_BYTES = 100_000_000
+"""Activations held at a time; a single row that has more is run alone."""
 MOST_ROWS = 64
-MOST_CALLERS = 4
-"""Threads that run the model at once. Counting holds Python's lock a part of its time, so that more gain little."""
 
 Inputs = Mapping[str, "np.ndarray"]
 
@@ -43,7 +39,7 @@ class Portion(NamedTuple):
 def collect_ranges(model: Model, *, data: Artifact | None, samples: int) -> Ranges:
     """Run the model on calibration data, and keep of every activation that a target may quantize what was seen.
 
-    Neither the memory it takes depends on the number of samples, nor what it finds on how they are batched.
+    The memory it takes does not grow with the number of samples, and what it finds does not depend on their batches.
 
     Args:
         model: the simplified floating point graph.
@@ -55,41 +51,19 @@ def collect_ranges(model: Model, *, data: Artifact | None, samples: int) -> Rang
         StepError: ONNX Runtime fails on it, or an activation is NaN or infinite.
     """
     observed = observed_tensors(load_model(model, weights=False).graph)
-    threads = cores()
-    callers = min(threads, MOST_CALLERS)
-    probe = Probe(model, observed, threads=threads // callers)
     rows = batches(model.interface, data, size=1, at_most=samples)
-    first = next(rows)
-    total = probe.look(first, first_row=0)
-    done = len(next(iter(first.values())))
-    fitting = IN_FLIGHT_BYTES // max(probe.row_bytes * done, 1)
-    if fitting < callers:
-        callers = 1
-        probe = Probe(model, observed, threads=threads)
-    size = min(MOST_ROWS, max(fitting // callers, 1)) if _has_dynamic_batch(model.interface) else 1
-    for portion, seen in _look(probe, _portions(rows, size, first_row=done), callers):
-        _merge(total, seen)
-        done += portion.rows
-        events.progress(done, max(done, samples), "samples")
+    with Probe(model, observed, threads=cores()) as probe:
+        first = next(rows)
+        done = len(next(iter(first.values())))
+        total = probe.look(first, first_row=0)
+        size = _rows_together(model.interface, probe.row_bytes)
+        for portion in _portions(rows, size, first_row=done):
+            events.progress(done, samples, "samples")
+            _merge(total, probe.look(portion.inputs, first_row=portion.first_row))
+            done += portion.rows
     for name in probe.masks:
         total.pop(name, None)
     return save_ranges(total, observed.views, samples=done)
-
-
-def _look(probe: Probe, portions: Iterable[Portion], callers: int) -> Iterator[tuple[Portion, dict[str, Statistics]]]:
-    """Run portions on several threads, and yield what was seen in the order of the portions: the same sums each time.
-
-    While one thread counts, which takes little of Python's lock, another runs the model, which takes none.
-    """
-    with ThreadPoolExecutor(callers) as pool:
-        waiting: deque[tuple[Portion, Future[dict[str, Statistics]]]] = deque()
-        for portion in portions:
-            waiting.append((portion, pool.submit(probe.look, portion.inputs, first_row=portion.first_row)))
-            if len(waiting) > callers:
-                oldest, seen = waiting.popleft()
-                yield oldest, seen.result()
-        for oldest, seen in waiting:
-            yield oldest, seen.result()
 
 
 def _portions(rows: Iterator[Inputs], size: int, *, first_row: int) -> Iterator[Portion]:
@@ -112,10 +86,12 @@ def _portions(rows: Iterator[Inputs], size: int, *, first_row: int) -> Iterator[
         yield joined()
 
 
-def _has_dynamic_batch(interface: Interface) -> bool:
-    """Tell whether every tensor begins with the same dynamic dimension, so that rows can be run together."""
+def _rows_together(interface: Interface, row_bytes: int) -> int:
+    """Return how many rows to run at a time: 1 unless every tensor begins with the same dynamic dimension."""
     firsts = {spec.dims[0] if spec.dims else 0 for spec in (*interface.inputs, *interface.outputs)}
-    return len(firsts) == 1 and isinstance(firsts.pop(), str)
+    if len(firsts) > 1 or isinstance(firsts.pop(), int):
+        return 1
+    return max(1, min(MOST_ROWS, HELD_BYTES // max(row_bytes, 1)))
 
 
 def _merge(total: dict[str, Statistics], seen: dict[str, Statistics]) -> None:

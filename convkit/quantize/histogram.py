@@ -33,8 +33,9 @@ class Histogram:
         """The smallest and the largest of them, exactly."""
         self.exponent: int | None = None
         """k; None as long as every value was 0."""
+        self._first = 0
         self._counts: np.ndarray | None = None
-        """int64; bin i at BINS + i. None as long as every value was 0."""
+        """int64, of the bins from `_first` (0 or less) to the last in use. None as long as every value was 0."""
 
     @classmethod
     def of(cls, values: np.ndarray, low: float, high: float) -> Self:
@@ -49,49 +50,54 @@ class Histogram:
         new.count, new.low, new.high = values.size, low, high
         new.exponent = _exponent(max(-low, high))
         if new.exponent is not None:
-            new._counts = _counted(values.reshape(-1), new.exponent, low)
+            new._first, new._counts = _counted(values.reshape(-1), new.exponent, low, high)
         return new
 
     def merge(self, other: Histogram) -> None:
         """Take in what another histogram has seen. The other one stays as it was."""
         if self._counts is not None or other._counts is not None:
-            exponent = max(known for known in (self.exponent, other.exponent) if known is not None)
-            counts = self._widened(exponent)
-            counts += other._widened(exponent)
-            self._counts, self.exponent = counts, exponent
+            self.exponent = max(known for known in (self.exponent, other.exponent) if known is not None)
+            self._first, self._counts = _sum(self._widened(self.exponent), other._widened(self.exponent))
         self.count += other.count
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
 
     def bins(self) -> tuple[int, np.ndarray]:
-        """Return the index of the first bin in use and the counts (int64) from there to the last; bin 0 is among them.
+        """Return the index of the first bin in use, or 0 if that is less, and the counts (int64) from there on.
 
         No bins where every value was 0.
         """
         import numpy as np
 
-        if self._counts is None:
-            return 0, np.zeros(0, np.int64)
-        used = np.flatnonzero(self._counts)
-        first, last = min(int(used[0]), BINS), max(int(used[-1]), BINS)
-        return first - BINS, self._counts[first : last + 1]
+        return (0, np.zeros(0, np.int64)) if self._counts is None else (self._first, self._counts)
 
-    def _widened(self, exponent: int) -> np.ndarray:
-        """Return the counts on a grid of 2^exponent, at least as wide as the own one; the own ones where it is that."""
+    def _widened(self, exponent: int) -> tuple[int, np.ndarray]:
+        """Return the first bin and the counts on a grid of 2^exponent, at least as wide as the own one."""
         import numpy as np
 
-        if self._counts is not None and exponent == self.exponent:
-            return self._counts
-        widened = np.zeros(2 * BINS, np.int64)
         if self._counts is None or self.exponent is None:
-            widened[BINS] = self.count
-            return widened
-        factor = min(1 << (exponent - self.exponent), BINS)
-        left = BINS // factor
-        below = self._counts[BINS:0:-1].copy()  # by magnitude
-        below[0] = 0  # bin 0 is counted with those above
-        widened[BINS : BINS - left : -1] = below.reshape(left, factor).sum(axis=1)
-        widened[BINS : BINS + left] += self._counts[BINS:].reshape(left, factor).sum(axis=1)
-        return widened
+            return 0, np.array([self.count], np.int64)
+        if exponent == self.exponent:
+            return self._first, self._counts
+        indices = np.arange(self._first, self._first + self._counts.size)
+        indices = np.sign(indices) * (np.abs(indices) >> min(exponent - self.exponent, 62))
+        counts = np.zeros(indices[-1] - indices[0] + 1, np.int64)
+        np.add.at(counts, indices - indices[0], self._counts)
+        return int(indices[0]), counts
+
+
+def _sum(one: tuple[int, np.ndarray], other: tuple[int, np.ndarray]) -> tuple[int, np.ndarray]:
+    """Add the counts of the same grid; the first ones are overwritten where they have all the bins."""
+    import numpy as np
+
+    (first, counts), (others_first, more) = one, other
+    start = min(first, others_first)
+    end = max(first + counts.size, others_first + more.size)
+    if (start, end) != (first, first + counts.size):
+        wider = np.zeros(end - start, np.int64)
+        wider[first - start : first - start + counts.size] = counts
+        counts = wider
+    counts[others_first - start : others_first - start + more.size] += more
+    return start, counts
 
 
 def _exponent(magnitude: float) -> int | None:
@@ -102,15 +108,14 @@ def _exponent(magnitude: float) -> int | None:
     return max(exponent - BINS.bit_length() + 1, _FINEST)
 
 
-def _counted(values: np.ndarray, exponent: int, low: float) -> np.ndarray:
-    """Count flat values on a grid of 2^exponent. Scaling by a power of two rounds nothing that trunc would keep."""
+def _counted(values: np.ndarray, exponent: int, low: float, high: float) -> tuple[int, np.ndarray]:
+    """Count flat values on a grid of 2^exponent: a product with a power of two keeps every digit that counts."""
     import numpy as np
 
     dtype = np.float64 if values.dtype == np.float64 else np.float32
     factor = dtype(2.0**-exponent)
-    offset = int(-low * 2.0**-exponent) if low < 0 else 0
-    counts = np.zeros(2 * BINS, np.int64)
-    in_use = counts[BINS - offset :]
+    offset = int(max(-low, 0.0) * 2.0**-exponent)
+    counts = np.zeros(offset + int(max(high, 0.0) * 2.0**-exponent) + 1, np.int64)
     scaled = np.empty(min(_PORTION, values.size), dtype)
     indices = np.empty(scaled.size, np.intp)
     for start in range(0, values.size, _PORTION):
@@ -121,5 +126,5 @@ def _counted(values: np.ndarray, exponent: int, low: float) -> np.ndarray:
         if offset:
             index += offset
         found = np.bincount(index)
-        in_use[: found.size] += found
-    return counts
+        counts[: found.size] += found
+    return -offset, counts

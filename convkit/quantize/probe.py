@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from convkit.errors import StepError
 from convkit.graph.model import MODEL_FILE, Model, load_model
@@ -20,17 +22,21 @@ if TYPE_CHECKING:
 _FLOATS = {"tensor(float)", "tensor(float16)", "tensor(double)"}
 _PREPACKED_BELOW = 500_000_000
 """Bytes of a model above which ONNX Runtime makes no second copy of its weights in the order that its kernels like."""
+MOST_COUNTING = 4
+"""Threads that count. Half of the work holds Python's lock, so more gain nothing."""
 MASK = -1e4
 """A number that attention adds to what must not be attended to is at most this; no range should hold it."""
 
 
 class Probe:
-    """An ONNX Runtime session that gives out the observed tensors, and is done with each as soon as it is counted.
+    """An ONNX Runtime session that gives out the observed tensors, and what counts them. Use it as a context manager.
+
+    The model runs on all threads, then all threads count; so one portion of activations is held at a time.
 
     Args:
         model: a floating point graph.
         observed: the tensors to look at.
-        threads: that share the work of one node.
+        threads: that the model runs on.
 
     Raises:
         StepError: ONNX Runtime refuses the model.
@@ -43,14 +49,23 @@ class Probe:
         self._outputs = [name for name in observed.names if given.get(name) in _FLOATS]
         self._inputs = [name for name in observed.names if taken.get(name) in _FLOATS]
         self._axes = observed.channel_axes
+        self._pool = ThreadPoolExecutor(min(threads, MOST_COUNTING))
         self._may_mask = observed.may_mask
         self.masks: set[str] = set()
         """Tensors that were found to hold an attention's mask; they have no range."""
         self.row_bytes = 0
         """Bytes of the observed tensors for one row, in the last run."""
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
     def look(self, inputs: Mapping[str, np.ndarray], *, first_row: int) -> dict[str, Statistics]:
-        """Run the model once and return what was seen of each tensor. Several threads may do so together.
+        """Run the model once and return what was seen of each tensor.
 
         Args:
             inputs: one batch.
@@ -60,19 +75,16 @@ class Probe:
             StepError: ONNX Runtime fails, or a tensor holds NaN or infinity.
         """
         rows = len(next(iter(inputs.values())))
-        seen: dict[str, Statistics] = {}
-        size = 0
+        self.row_bytes = 0
+        counting: dict[str, Future[Statistics]] = {}
         for name, array in self._tensors(inputs):
-            size += array.nbytes
+            self.row_bytes += array.nbytes // rows
             if name in self._may_mask and array.size and array.min() <= MASK:
                 self.masks.add(name)
-                continue
-            try:
-                seen[name] = Statistics.of(array, self._axes.get(name))
-            except NotFiniteError as error:
-                raise _not_finite(name, array, first_row, rows) from error
-        self.row_bytes = size // rows
-        return seen
+            else:
+                counting[name] = self._pool.submit(_statistics, name, array, self._axes.get(name), first_row, rows)
+        del array
+        return {name: future.result() for name, future in counting.items()}
 
     def _tensors(self, inputs: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
         """Run the model and yield each tensor, without a copy; its memory is ONNX Runtime's again once it is let go."""
@@ -101,6 +113,13 @@ class Probe:
             yield name, np.ascontiguousarray(results.pop() if strings else np.from_dlpack(results.pop()._ortvalue))
 
 
+def _statistics(name: str, array: np.ndarray, axis: int | None, first_row: int, rows: int) -> Statistics:
+    try:
+        return Statistics.of(array, axis)
+    except NotFiniteError as error:
+        raise _not_finite(name, array, first_row, rows) from error
+
+
 def _not_finite(name: str, array: np.ndarray, first_row: int, rows: int) -> StepError:
     """Say which row made a tensor NaN or infinite."""
     import numpy as np
@@ -127,6 +146,9 @@ def _open(model: Model, observed: Observed, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
+    options.add_session_config_entry(
+        "session.force_spinning_stop", "1"
+    )  # the next threads to work are those that count
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     if model.files.bytes > _PREPACKED_BELOW:
         options.add_session_config_entry("session.disable_prepacking", "1")

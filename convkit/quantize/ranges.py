@@ -9,8 +9,9 @@ import msgspec
 
 from convkit.errors import InputError
 from convkit.pipeline.artifact import Artifact, gather, new_folder
+from convkit.quantize.spectrum import Spectrum
 from convkit.quantize.statistics import Statistics
-from convkit.quantize.thresholds import Spectrum, choose_range
+from convkit.quantize.thresholds import choose_range
 from convkit.spec.options import CalibrationMethod
 
 if TYPE_CHECKING:
