@@ -15,11 +15,12 @@ FOR_DEMO := $(VENV)/.installed-torch
 FOR_TESTS := $(VENV)/.installed-test
 DEMO_READY = $(if $(wildcard $(FOR_TESTS)),$(FOR_TESTS),$(FOR_DEMO))
 
-.PHONY: help demo test ready lint format bench docs pin clean
+.PHONY: help demo test fuzz ready lint format bench docs pin clean
 
 help:
 	@echo 'make demo    install with PyTorch, convert a sample model into ./models'
 	@echo 'make test    install everything, then ruff, mypy and every test'
+	@echo 'make fuzz    mutated input, ten thousand files of each kind (half an hour); FUZZ_SEED, FUZZ_COUNT, FUZZ_KEEP'
 	@echo 'make lint    ruff and mypy alone'
 	@echo 'make format  let ruff mend what it can'
 	@echo 'make bench   cold start, and convert against the bare libraries (minutes)'
@@ -36,6 +37,9 @@ demo: $(DEMO_READY)
 
 test: ready lint
 	$(BIN)/python -m pytest
+
+fuzz: $(FOR_TESTS)
+	PYTHONPATH=tests $(BIN)/python -m fuzz
 
 ready: $(FOR_TESTS) $(TRITON)/.installed
 

@@ -1,0 +1,1 @@
+"""Mutated input by the ten thousand: `make fuzz`."""
