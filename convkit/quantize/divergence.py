@@ -71,8 +71,8 @@ class Divergence:
     def of(self, lows: np.ndarray, highs: np.ndarray) -> np.ndarray:
         """Return the divergence, in nats, of each range from -low to high, rounded to whole bins.
 
-        Infinite where a range has fewer bins than levels, or where its outermost group is empty but for what lies
-        outside: the next smaller range clips the same.
+        A group that holds nothing but what lies outside counts as one value: the divergence would else be infinite, and
+        every range that ends where nothing lies worse than any other. Infinite where there are fewer bins than levels.
         """
         import numpy as np
 
@@ -90,11 +90,11 @@ class Divergence:
             counted[:, group] += outside
             filled[:, group] += (inside == 0) & (outside > 0)
             logs += _x_log_x(inside + outside) - _x_log_x(inside)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            spread = np.where(counted > 0, counted * np.log(quantized / filled), 0.0).sum(axis=1)
-            inside = quantized.sum(axis=1)
-            result: np.ndarray = (logs - spread) / self._sum[-1] + np.log(inside / self._sum[-1])
-        return np.where((end - start < self._levels) | ~np.isfinite(result), np.inf, result)
+        quantized = np.where(counted > 0, np.maximum(quantized, 1.0), 0.0)
+        spread = (counted * np.log(np.maximum(quantized, 1.0) / np.maximum(filled, 1.0))).sum(axis=1)
+        total = self._sum[-1]
+        result: np.ndarray = (logs - spread) / total + np.log(quantized.sum(axis=1) / total)
+        return np.where(end - start < self._levels, np.inf, result)
 
 
 def _running(values: np.ndarray) -> np.ndarray:

@@ -47,7 +47,7 @@ class Histogram:
             high: the largest value.
         """
         new = cls()
-        new.count, new.low, new.high = values.size, low, high
+        new.count, new.low, new.high = values.size, low + 0.0, high + 0.0  # -0 becomes 0
         new.exponent = _exponent(max(-low, high))
         if new.exponent is not None:
             new._first, new._counts = _counted(values.reshape(-1), new.exponent, low, high)
@@ -56,8 +56,9 @@ class Histogram:
     def merge(self, other: Histogram) -> None:
         """Take in what another histogram has seen. The other one stays as it was."""
         if self._counts is not None or other._counts is not None:
-            self.exponent = max(known for known in (self.exponent, other.exponent) if known is not None)
-            self._first, self._counts = _sum(self._widened(self.exponent), other._widened(self.exponent))
+            exponent = max(known for known in (self.exponent, other.exponent) if known is not None)
+            self._first, self._counts = _sum(self._widened(exponent), other._widened(exponent))
+            self.exponent = exponent
         self.count += other.count
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
 
