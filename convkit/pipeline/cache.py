@@ -26,6 +26,7 @@ from convkit.pipeline.artifact import digest_bytes, gather
 from convkit.pipeline.events import Warned
 from convkit.pipeline.lock import lock_folder, locked_file, try_lock, unlock
 from convkit.pipeline.ownership import take_after
+from convkit.pipeline.removal import remove_tree
 
 _LOGS_KEPT = 60
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -146,7 +147,7 @@ class Cache:
         with contextlib.suppress(FileNotFoundError):  # it removes them itself, just now
             lock = try_lock(folder / ".lock")
             if lock is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_tree(folder)
                 unlock(lock)
 
     def _prune_logs(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from convkit.pipeline.events import Event, Observer, StepFinished, StepStarted, 
 from convkit.pipeline.identity import code_digest, library_versions, machine_digest, others_code_digest
 from convkit.pipeline.isolation import OF_THIS_MACHINE
 from convkit.pipeline.lock import unlock
+from convkit.pipeline.removal import remove_tree
 from convkit.pipeline.step import ENVIRONMENTS, Kind, Step
 from convkit.pipeline.watch import Limits, Watch, limits_from
 from convkit.pipeline.worker import Worker, signals_held
@@ -90,7 +90,7 @@ class Runner:
             worker.stop()
         self._workers.clear()
         if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            remove_tree(self._scratch)
             self._scratch = None
         if self._lock is not None:
             unlock(self._lock)

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from convkit.pipeline.artifact import new_folder
 from convkit.pipeline.step import step
 from pipeline.steps import BARE
 
@@ -99,8 +100,6 @@ def _identity() -> Path:
     """Write the smallest of models."""
     import onnx
 
-    from convkit.pipeline.artifact import new_folder
-
     tensors = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Identity", ["x"], ["y"])], "identity", tensors[:1], tensors[1:]
@@ -108,3 +107,20 @@ def _identity() -> Path:
     path = new_folder("identity") / "model.onnx"
     onnx.save(onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)]), path)
     return path
+
+
+@step(version=1, stage="quantize", title="Take memory at once", needs=BARE)
+def take_memory_at_once(*, megabytes: int) -> int:
+    return len(bytes(bytearray(b"x") * (megabytes * MEGABYTE)))
+
+
+@step(version=1, stage="source", title="Close folders", needs=BARE)
+def close_folders() -> int:
+    """Leave what cannot be removed as it stands: folders that nobody may write in, and a link to elsewhere."""
+    folder = new_folder("closed") / "inner"
+    folder.mkdir()
+    (folder / "file").write_text("x")
+    (folder / "link").symlink_to("/")
+    folder.chmod(0o500)
+    folder.parent.chmod(0)
+    return 0

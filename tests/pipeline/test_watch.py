@@ -11,14 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from nobody import as_nobody, needs_root, open_to_all
 
 from convkit.errors import ExitStatus, MissingError, StepError
 from convkit.pipeline.cache import Cache
+from convkit.pipeline.removal import remove_tree
 from convkit.pipeline.runner import Runner
 from convkit.pipeline.watch import Limits, limits_from
 from convkit.spec.options import LimitOptions
 from pipeline.control_groups import JOIN, control_group
 from pipeline.greedy_steps import (
+    close_folders,
     dawdle,
     leave_a_daemon,
     map_file,
@@ -139,33 +142,49 @@ def memory_group() -> Iterator[Path]:
         yield group
 
 
-IN_GROUP = f"""{JOIN}import json
+IN_GROUP = f"""{JOIN}
+import json
 from convkit.errors import ConvkitError
 from convkit.pipeline.cache import Cache
 from convkit.pipeline.runner import Runner
-from pipeline.control_groups import JOIN, control_group
-from pipeline.greedy_steps import take_memory
+from pipeline import greedy_steps
 with Runner(Cache(Path(sys.argv[2])), lambda event: None) as run:
-    run(take_memory, megabytes=100)
+    run(greedy_steps.take_memory, megabytes=100)
     try:
-        run(take_memory, megabytes=2000)
+        run(getattr(greedy_steps, sys.argv[3]), megabytes=2000)
     except ConvkitError as error:
         print(json.dumps([error.code, error.message]))
 """
 
 
-def test_a_containers_limit_is_kept_before_the_kernel_does_it(memory_group: Path, tmp_path: Path) -> None:
+def overrun(group: Path, cache: Path, step: str) -> tuple[str, str]:
+    """What a run in the group, one of whose steps takes more than the group has, is told: code and message."""
     ended = subprocess.run(
-        [sys.executable, "-c", IN_GROUP, str(memory_group), str(tmp_path / "cache")],
+        [sys.executable, "-c", IN_GROUP, str(group), str(cache), step],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,
         text=True,
         check=True,
     )
-
     code, message = json.loads(ended.stdout)
+    return code, message
+
+
+def test_a_containers_limit_is_kept_before_the_kernel_does_it(memory_group: Path, tmp_path: Path) -> None:
+    code, message = overrun(memory_group, tmp_path / "cache", "take_memory")
+
     assert code == "worker.memory-limit"
     assert f"the control group /{memory_group.name} has 381 MiB" in message
+    assert wait_until_empty(memory_group)
+
+
+def test_where_the_kernel_is_quicker_it_ends_the_worker_and_the_run_lives_on(
+    memory_group: Path, tmp_path: Path
+) -> None:
+    code, message = overrun(memory_group, tmp_path / "cache", "take_memory_at_once")
+
+    assert code in ("worker.out-of-memory", "worker.memory-limit")
+    assert message.startswith("Take memory at once")
     assert wait_until_empty(memory_group)
 
 
@@ -186,6 +205,25 @@ def test_the_peak_of_a_step_is_that_steps_alone_also_where_writing_is_confined(
 
     large, small = (stage.peak_bytes for stage in run.stages)
     assert large > 200 * MB > 2 * small > 0
+
+
+@needs_root
+def test_scratch_space_is_removed_whatever_a_step_has_done_to_it(tmp_path: Path) -> None:
+    open_to_all(tmp_path)
+    cache = tmp_path / "closed"
+    cache.mkdir()
+    cache.chmod(0o777)
+
+    def run_as_another() -> None:
+        from convkit.pipeline import artifact
+
+        scratch, _ = Cache(cache).new_scratch()
+        artifact.use_scratch(scratch)
+        close_folders()
+        remove_tree(scratch)
+
+    assert as_nobody(run_as_another) is None
+    assert [path for path in (cache / "scratch").iterdir() if path.is_dir()] == []
 
 
 def test_a_worker_goes_before_its_runner_where_the_kernel_has_to_choose(cache: Cache) -> None:
