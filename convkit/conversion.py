@@ -28,7 +28,9 @@ from convkit.pipeline.stat_index import StatIndex
 from convkit.pipeline.step import step
 from convkit.pipeline.stopwatch import Timing
 from convkit.pipeline.watch import Limits, limits_from
-from convkit.quantize.onnxruntime import quantize_dynamic, quantize_static
+from convkit.quantize.calibrate import collect_ranges
+from convkit.quantize.onnxruntime import quantize_dynamic
+from convkit.quantize.static import quantize_static
 from convkit.report.assemble import Dossier, write_reports
 from convkit.report.document import Report, Status
 from convkit.report.files import report_files
@@ -159,13 +161,9 @@ def _in_precision(order: Order, run: Runner, simplified: Simplified, dossier: Do
         case Precision.DYNAMIC:
             dossier.quantized = run(quantize_dynamic, simplified.model)
         case Precision.INT8:
+            ranges = run(collect_ranges, simplified.model, data=order.calibration, samples=options.samples)
             dossier.quantized = run(
-                quantize_static,
-                simplified.model,
-                data=order.calibration,
-                profile=order.target.profile,
-                method=options.method,
-                samples=options.samples,
+                quantize_static, simplified.model, ranges=ranges, profile=order.target.profile, method=options.method
             )
     return dossier.quantized.model
 

@@ -1,8 +1,44 @@
-"""What a target takes of a quantized graph, as data."""
+"""What a target makes of a quantized graph, as data: which operators take INT8, and in which form."""
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import msgspec
+
+
+class Written(StrEnum):
+    """What an operator that computes in INT8 leaves behind it."""
+
+    PAIR = "pair"
+    """INT8 and nothing else: a Q/DQ pair always stands behind it, and every reader reads that."""
+    FUSED = "fused"
+    """INT8 where a reader wants it, floating point for the others; no pair of its own."""
+    FLOAT = "float"
+    """Floating point; a pair that one of its readers wants is fused with it where all of them want it."""
+
+
+class Rewrite(StrEnum):
+    """A form that the target's runtime would fuse wrongly, or not at all, in the presence of Q/DQ pairs."""
+
+    PRODUCT_WITH_BIAS = "product-with-bias"
+    """MatMul and Add of a constant become Gemm, where matrices are multiplied."""
+    SUM_BEFORE_NORM = "sum-before-norm"
+    """The Add before a LayerNormalization becomes Sum."""
+    GELU_ORDER = "gelu-order"
+    """Gelu's factors are multiplied in the order in which the runtime knows it."""
+
+
+class Product(msgspec.Struct, frozen=True, kw_only=True):
+    """An operator with weights that is computed in INT8: a convolution, a matrix product."""
+
+    type: str
+    """ONNX's name of the operator."""
+    weights: tuple[int, ...] = (1,)
+    """The inputs that may be the constant weights; the first that is one."""
+    writes: Written
+    constant_weights_only: bool = True
+    """Leave a product of two activations as it is."""
 
 
 class QuantProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -11,20 +47,34 @@ class QuantProfile(msgspec.Struct, frozen=True, kw_only=True):
     signed_activations: bool
     """int8 activations; otherwise uint8."""
     symmetric_activations: bool
-    """Zero points of activations are 0 (signed) or fixed; a target may refuse any other."""
+    """The zero point of activations is the middle of their type."""
     per_channel: bool
-    """One weight scale for each output channel."""
+    """One weight scale for each output channel. Weights are int8 around zero everywhere."""
     quantize_bias: bool
-    """Biases become int32 behind a DequantizeLinear."""
-    operators: tuple[str, ...]
-    """ONNX operator types whose inputs are quantized; empty: all that the quantizer knows."""
+    """Biases become int32 behind a DequantizeLinear; a bias that is not constant then keeps its node as it is."""
+    products: tuple[Product, ...]
+    """What is worth quantizing for its own sake."""
+    joins: tuple[str, ...] = ()
+    """Operators that are quantized, input and output, where all their inputs come quantized (or are constant) and
+    what they write is read by something quantized: between two convolutions they spare the way to float and back."""
+    joins_write: Written = Written.PAIR
+    views: tuple[str, ...] = ()
+    """Operators that move numbers and make no new ones: what comes quantized leaves in its own scale."""
+    absorbed: tuple[str, ...] = ("Relu", "Clip")
+    """Operators that disappear in the one before them: the pair stands behind both, and its range does their work."""
     residual_branch_only: bool = False
-    """Of an Add, quantize only the input that does not come straight from a convolution."""
+    """Of an Add, quantize only the input that does not come straight from a convolution: that one is fused with it."""
     min_conv_channels: int = 0
     """Convolutions with fewer input or output channels than this stay in floating point."""
     skip_matrix_vector: bool = False
-    """MatMul and Gemm with one row or column stay in floating point."""
+    """MatMul and Gemm whose weights have one row or column stay in floating point."""
+    rewrites: tuple[Rewrite, ...] = ()
+    """What is done to the graph first."""
     dynamic: bool = False
     """The target runs DynamicQuantizeLinear, ConvInteger and MatMulInteger."""
     why: str = ""
     """Where these settings come from."""
+
+    def product(self, operator: str) -> Product | None:
+        """Return how an operator of that type is quantized as a product."""
+        return next((product for product in self.products if product.type == operator), None)

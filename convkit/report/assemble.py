@@ -27,7 +27,7 @@ from convkit.pipeline.identity import cpu_name, library_version
 from convkit.pipeline.ownership import make_top_folder
 from convkit.pipeline.runner import Runner
 from convkit.pipeline.stopwatch import Timing
-from convkit.quantize.onnxruntime import Quantized
+from convkit.quantize.result import Quantized
 from convkit.report import document, statistics
 from convkit.report.document import Calibration, Caution, Check, Engine, Failure, Report, Role, Status, Subject
 from convkit.report.gates import latency_interval, low_precision, speedup_interval

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from convkit.errors import InputError, MissingError, UsageError
 from convkit.graph.model import Model
-from convkit.graph.quant_profile import QuantProfile
 from convkit.pipeline.runner import Contender, Runner
 from convkit.spec.options import EngineMode, Precision
 from convkit.targets.openvino_model import (
@@ -19,21 +18,8 @@ from convkit.targets.openvino_model import (
     time_openvino,
     unservable,
 )
+from convkit.targets.openvino_profile import PROFILE
 from convkit.targets.target import Compiled, Job, Refusal
-
-PROFILE = QuantProfile(
-    signed_activations=False,
-    symmetric_activations=False,
-    per_channel=True,
-    quantize_bias=False,
-    operators=("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "AveragePool", "GlobalAveragePool", "MaxPool"),
-    dynamic=False,
-    why=(
-        "OpenVINO's low-precision transformations want uint8 activations and int8 weights, one scale for each output "
-        "channel, and carry them through the graph themselves; they read the bias in floating point. Measured on "
-        "ResNet50: a file in ONNX Runtime's form runs as fast as OpenVINO's own."
-    ),
-)
 
 
 class OpenVINO:

@@ -1,6 +1,7 @@
 """TensorRT and TensorRT-RTX as targets.
 
 trt_api        the seam to the modules `tensorrt` and `tensorrt_rtx`; trt_types says what of them is used
+trt_profile    where Q/DQ pairs go
 trt_options    the recipe's tables          trt_profiles   the shapes that an engine is built for
 trt_parse      the parser's verdict         trt_findings   that verdict in words, with what to do
 trt_build      ONNX to an engine            trt_run        an engine on recorded inputs
@@ -16,7 +17,6 @@ import msgspec
 
 from convkit.errors import UsageError
 from convkit.graph.model import Model, Tensors
-from convkit.graph.quant_profile import QuantProfile
 from convkit.pipeline.artifact import digest_file
 from convkit.pipeline.events import Warned
 from convkit.pipeline.runner import Contender, Runner
@@ -28,29 +28,12 @@ from convkit.targets.trt_api import Flavour, installed, no_gpu, not_installed
 from convkit.targets.trt_build import ENGINE_FILES, Engine, build_rtx, build_tensorrt
 from convkit.targets.trt_options import TensorRTOptions, check_options
 from convkit.targets.trt_parse import parse_rtx
+from convkit.targets.trt_profile import TENSORRT_PROFILE
 from convkit.targets.trt_profiles import Profile, profiles_for
 from convkit.targets.trt_run import run_tensorrt, time_tensorrt
 
 RECORDS = "convkit"
 """The folder in a version's directory that holds what its engine was built from."""
-
-TENSORRT_PROFILE = QuantProfile(
-    signed_activations=True,
-    symmetric_activations=True,
-    per_channel=True,
-    quantize_bias=False,
-    operators=("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "AveragePool", "MaxPool"),
-    residual_branch_only=True,
-    min_conv_channels=16,
-    skip_matrix_vector=True,
-    dynamic=False,
-    why=(
-        "TensorRT's parser refuses any zero point but 0, int32 biases and dynamic quantization (measured on "
-        "TensorRT-RTX 1.7.1). It fuses a convolution with what follows it, so Relu, Sigmoid, Softmax, Concat and shape "
-        "operators stay as they are, and of a residual Add only the other branch is quantized; convolutions of fewer "
-        "than 16 channels and products with a vector gain nothing from int8 there."
-    ),
-)
 
 REFUSALS: Mapping[Precision, Refusal] = {
     Precision.DYNAMIC: Refusal(

@@ -10,7 +10,7 @@ import msgspec
 
 from convkit.errors import UsageError
 from convkit.graph.model import MODEL_FILE, Model
-from convkit.graph.quant_profile import QuantProfile
+from convkit.graph.quant_profile import Product, QuantProfile, Written
 from convkit.pipeline.artifact import Artifact, gather, new_folder
 from convkit.pipeline.environment import declare_environment
 from convkit.pipeline.runner import Runner
@@ -47,7 +47,11 @@ class Example:
     title = "Example"
     options = ExampleOptions
     profile = QuantProfile(
-        signed_activations=True, symmetric_activations=True, per_channel=True, quantize_bias=False, operators=()
+        signed_activations=True,
+        symmetric_activations=True,
+        per_channel=True,
+        quantize_bias=False,
+        products=(Product(type="Conv", writes=Written.FUSED), Product(type="MatMul", writes=Written.FLOAT)),
     )
     refusals: Mapping[Precision, Refusal] = {
         Precision.FP16: Refusal(reason="it computes in FP32 and INT8 only", instead="use --quantize int8")

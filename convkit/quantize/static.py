@@ -1,0 +1,167 @@
+"""Static INT8: weights rounded, Q/DQ pairs placed as the target wants them, from ranges that calibration collected."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from convkit.errors import StepError, UsageError
+from convkit.graph.model import Model, load_model
+from convkit.graph.names import name_nodes, strip_origins, subgraphs
+from convkit.graph.quant_profile import QuantProfile
+from convkit.graph.weights import ModelWriter, Weights
+from convkit.pipeline import events
+from convkit.pipeline.step import step
+from convkit.quantize.grid import LEVELS
+from convkit.quantize.placement import Kept
+from convkit.quantize.qdq import insert_qdq
+from convkit.quantize.ranges import Ranges, RangeTable, open_ranges
+from convkit.quantize.result import Quantized
+from convkit.quantize.rewrites import rewrite
+from convkit.spec.options import CalibrationMethod
+from convkit.spec.tensor import Interface
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+SMALL = 1024
+"""Elements of the weights that are read with the graph."""
+
+LEAST_OPSET = 13
+"""QuantizeLinear has one scale for each channel from here on."""
+
+
+@step(version=2, stage="quantize", title="Quantize to INT8", needs="onnx")
+def quantize_static(
+    model: Model, *, ranges: Ranges, profile: QuantProfile, method: CalibrationMethod, keep: tuple[str, ...] = ()
+) -> Quantized:
+    """Quantize weights and activations to INT8 with Q/DQ pairs placed as `profile` wants them.
+
+    Weights are read and rounded one at a time; those that stay are copied from file to file.
+
+    Args:
+        model: the simplified FP32 graph.
+        ranges: what calibration saw of its activations.
+        profile: what the target takes.
+        method: how a range is chosen from that.
+        keep: names of nodes that stay in floating point.
+
+    Raises:
+        UsageError: nothing in the graph can be quantized, or it is quantized already.
+        StepError: a weight or a range is not finite, or the graph's opset is too old.
+    """
+    weights = Weights(model)
+    proto = _graph_of(model, weights)
+    _refuse_quantized(proto)
+    _require_opset(proto)
+    name_nodes(proto.graph)
+    rewrite(proto, profile.rewrites, keep=frozenset(keep))
+    inserted = insert_qdq(
+        proto,
+        _Chosen(open_ranges(ranges), profile, method),
+        profile,
+        keep=frozenset(keep),
+        read=lambda tensor: weights.array(tensor.name),
+    )
+    if not inserted.quantized:
+        raise _nothing_to_do(inserted.kept)
+    _warn_of_inner_weights(proto.graph, profile)
+    strip_origins(proto)
+    proto.producer_name, proto.producer_version = "", ""
+    proto.graph.ClearField("value_info")
+    return Quantized(
+        model=_written(proto, weights, model.interface),
+        method=method.value,
+        samples=ranges.samples,
+        kept=tuple(each.node for each in inserted.kept),
+    )
+
+
+def _graph_of(model: Model, weights: Weights) -> onnx.ModelProto:
+    """Read the graph with what shape inference wants to see of its weights: the small ones."""
+    proto = load_model(model, weights=False)
+    for tensor in proto.graph.initializer:
+        if math.prod(tensor.dims) <= SMALL:
+            tensor.CopyFrom(weights.tensor(tensor.name))
+    return proto
+
+
+def _written(proto: onnx.ModelProto, weights: Weights, interface: Interface) -> Model:
+    """Write the graph with the weights that are new, and those that stay as they were."""
+    from onnx import helper
+
+    sizes = (math.prod(t.dims) * helper.tensor_dtype_to_np_dtype(t.data_type).itemsize for t in proto.graph.initializer)
+    writer = ModelWriter(expected_bytes=sum(sizes))
+    for tensor in proto.graph.initializer:
+        writer.add(weights.tensor(tensor.name) if tensor.name in weights else tensor)
+    return writer.finish(proto, interface)
+
+
+class _Chosen:
+    """Ranges chosen by one method for one profile."""
+
+    def __init__(self, table: RangeTable, profile: QuantProfile, method: CalibrationMethod) -> None:
+        self._table = table
+        self._symmetric = profile.symmetric_activations
+        self._method = method
+        self._known: dict[str, tuple[float, float] | None] = {}
+
+    def range(self, name: str) -> tuple[float, float] | None:
+        if name not in self._known:
+            self._known[name] = self._choose(name) if name in self._table else None
+        return self._known[name]
+
+    def _choose(self, name: str) -> tuple[float, float]:
+        levels = LEVELS - 1 if self._symmetric else LEVELS
+        return self._table.choose(name, self._method, levels=levels, symmetric=self._symmetric)
+
+    def channel_mean(self, name: str) -> np.ndarray[Any, Any] | None:
+        return self._table.channel_mean(name) if name in self._table else None
+
+
+def _refuse_quantized(proto: onnx.ModelProto) -> None:
+    operators = {node.op_type for graph in subgraphs(proto.graph) for node in graph.node}
+    found = sorted(each for each in operators if each.startswith(("Quantize", "Dequantize", "QLinear", "DynamicQ")))
+    if found:
+        raise UsageError(
+            f"static INT8 of a graph that is quantized already: it has {', '.join(found)}",
+            hint="leave --quantize out: the graph is served as it is; or start from the FP32 model",
+            code="quantize.already",
+        )
+
+
+def _require_opset(proto: onnx.ModelProto) -> None:
+    opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    if opset < LEAST_OPSET:
+        raise StepError(
+            f"static INT8 needs a graph of opset {LEAST_OPSET} or later, and this one is of opset {opset}",
+            hint=f"export the model again with opset {LEAST_OPSET} or later, or raise it with onnx.version_converter",
+            code="quantize.opset",
+        )
+
+
+def _nothing_to_do(kept: tuple[Kept, ...]) -> UsageError:
+    reasons = "; ".join(f"{each.node}: {each.why}" for each in kept[:5])
+    return UsageError(
+        "static INT8 found nothing to quantize: the target has no INT8 kernel for any of the model's operators, or "
+        "gains nothing from those it has" + (f" ({reasons})" if reasons else ""),
+        hint="use --quantize fp16, or leave --quantize out",
+        code="quantize.nothing-to-do",
+    )
+
+
+def _warn_of_inner_weights(graph: onnx.GraphProto, profile: QuantProfile) -> None:
+    """Say that what loops and branches compute stays as it is: calibration does not look into them."""
+    inner = sum(
+        profile.product(node.op_type) is not None
+        for each in subgraphs(graph)
+        if each is not graph
+        for node in each.node
+    )
+    if inner:
+        events.warn(
+            "quantize.inner-graphs",
+            f"{inner} convolutions or products inside loops and branches stay in FP32: calibration sees only the "
+            "outermost graph",
+        )

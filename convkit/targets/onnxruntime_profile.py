@@ -1,0 +1,59 @@
+"""INT8 as ONNX Runtime's CPU kernels want it.
+
+Fused here means: in the optimized graph of ONNX Runtime 1.31 there is one integer operator in place of
+DequantizeLinear, the operator and QuantizeLinear. Each line below was seen there.
+"""
+
+from __future__ import annotations
+
+from convkit.graph.quant_profile import Product, QuantProfile, Rewrite, Written
+
+PROFILE = QuantProfile(
+    # x86 multiplies unsigned by signed bytes (VNNI; on older CPUs by pairs, which can saturate): uint8 times int8.
+    # Signed activations reach half the speed. A free zero point costs nothing, and gives what follows a Relu 8 bits.
+    signed_activations=False,
+    symmetric_activations=False,
+    # One scale for each output channel goes into the requantization, which is there anyway.
+    per_channel=True,
+    # QLinearConv and QGemm take int32 biases only: with a bias in floating point nothing is fused.
+    quantize_bias=True,
+    products=(
+        # QLinearConv writes INT8 only: without a pair behind it the convolution runs in FP32. Depthwise ones too.
+        Product(type="Conv", writes=Written.PAIR),
+        # QGemm and MatMulIntegerToFloat write FP32 as well: what a Softmax or a LayerNormalization reads keeps its
+        # precision, and nothing is rounded twice. ConvTranspose has no integer kernel.
+        Product(type="Gemm", writes=Written.FLOAT),
+        # Of two activations (attention): measured slower than FP32 products of that size, and less exact.
+        Product(type="MatMul", writes=Written.FLOAT),
+    ),
+    joins=(
+        # QLinearAdd, QLinearMul, QLinearConcat, QLinearAveragePool, QLinearGlobalAveragePool, QLinearSigmoid,
+        # QLinearLeakyRelu. QLinearSoftmax is ten times slower than Softmax.
+        *("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "Sigmoid", "LeakyRelu"),
+        # No integer kernel, but between two convolutions there is a pair on either side of them in any case, and
+        # with it the products of MobileNetV3's gates stay in INT8.
+        *("HardSigmoid", "HardSwish"),
+    ),
+    joins_write=Written.PAIR,
+    # Integer kernels that want the same scale before and behind.
+    views=(
+        *("MaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity"),
+        *("Slice", "Gather", "Split", "DepthToSpace", "Expand", "Tile"),
+    ),
+    # Relu and Clip before QuantizeLinear are dropped, for the range begins at 0 and ends at the bound or before it.
+    absorbed=("Relu", "Clip"),
+    rewrites=(
+        # MatMul and Add of a constant are fused to a Gemm before Q/DQ pairs are looked at, and its bias is FP32 then.
+        Rewrite.PRODUCT_WITH_BIAS,
+        # SkipLayerNormalization is slower than Add and LayerNormalization: an encoder takes 1.6 times as long with it.
+        Rewrite.SUM_BEFORE_NORM,
+        # BiasGelu is one pass over what five operators go through one after another: 8 % of an encoder.
+        Rewrite.GELU_ORDER,
+    ),
+    dynamic=True,
+    why=(
+        "x86 kernels take uint8 activations against int8 weights (VNNI's own form) and fuse Q/DQ around every operator "
+        "that has an integer kernel; one scale for each output channel costs nothing there. Measured on ResNet50: "
+        "3.4 times FP32; signed symmetric activations reach 1.2 to 1.5 times."
+    ),
+)
