@@ -77,13 +77,14 @@ class Probe:
         rows = len(next(iter(inputs.values())))
         self.row_bytes = 0
         counting: dict[str, Future[Statistics]] = {}
+        array: np.ndarray | None = None
         for name, array in self._tensors(inputs):
             self.row_bytes += array.nbytes // rows
             if name in self._may_mask and array.size and array.min() <= MASK:
                 self.masks.add(name)
             else:
                 counting[name] = self._pool.submit(_statistics, name, array, self._axes.get(name), first_row, rows)
-        del array
+        array = None  # the last one's memory, too
         return {name: future.result() for name, future in counting.items()}
 
     def _tensors(self, inputs: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
