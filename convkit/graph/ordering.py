@@ -34,12 +34,12 @@ def order_nodes(graph: onnx.GraphProto) -> None:
             rank[tuple(maker.output)] = len(rank)
         else:
             stack.append((name, True))
-            stack += [(needed, False) for needed in reversed(list(_needed(maker)))]
+            stack += [(needed, False) for needed in reversed(list(needed_by(maker)))]
     graph.node.sort(key=lambda node: rank.get(tuple(node.output), len(rank)))
     graph.initializer.sort(key=lambda tensor: used.get(tensor.name, len(used)))
 
 
-def _needed(node: onnx.NodeProto) -> Iterator[str]:
+def needed_by(node: onnx.NodeProto) -> Iterator[str]:
     """Yield the tensors that a node needs: its inputs, and what its bodies take from around them."""
     yield from node.input
     for body in _bodies(node):

@@ -96,8 +96,8 @@ def hold_against(
     worst: dict[str, OutputDifference] = {}
     for reference, answer in zip(references, answers, strict=True):
         for name, expected in reference.items():
-            found = _difference(name, answer[name], expected, precision, options)
-            worst[name] = _worse(worst[name], found) if name in worst else found
+            found = difference(name, answer[name], expected, precision, options)
+            worst[name] = worse(worst[name], found) if name in worst else found
     outputs = tuple(worst.values())
     return Verification(
         passed=all(output.passed for output in outputs),
@@ -143,9 +143,10 @@ def tolerance(precision: Precision, options: CheckOptions, types: Collection[str
     return " and ".join(rules)
 
 
-def _difference(
+def difference(
     name: str, found: np.ndarray, expected: np.ndarray, precision: Precision, options: CheckOptions
 ) -> OutputDifference:
+    """Hold one array against its reference; arrays of different shapes differ in everything."""
     import numpy as np
 
     if found.shape != expected.shape or expected.dtype.kind in "OUS":
@@ -199,7 +200,7 @@ def _holds(
     return bool((gap == 0).all()) if exact else bool((gap <= ABSOLUTE + RELATIVE * size).all())
 
 
-def _worse(one: OutputDifference, other: OutputDifference) -> OutputDifference:
+def worse(one: OutputDifference, other: OutputDifference) -> OutputDifference:
     """Merge two cases of one output: each figure the worse one."""
 
     def largest(a: float | None, b: float | None) -> float | None:
