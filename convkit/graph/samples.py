@@ -141,7 +141,7 @@ def _has_rows(interface: Interface, reader: NpzReader) -> bool:
     for spec in interface.inputs:
         shape = reader.column(spec.name if spec.name in reader.names else str(spec.alias)).shape
         firsts.add(shape[:1])
-        if len(shape) != len(spec.dims):
+        if len(shape) != len(spec.dims) or 0 in shape:
             return True
         for dim, size in zip(spec.dims, shape, strict=True):
             if sizes.setdefault(dim, dim if isinstance(dim, int) else size) != size:

@@ -14,6 +14,7 @@ from convkit.graph.model import Tensors, save_model
 from convkit.graph.names import subgraphs
 from convkit.graph.present import MAX_IR_VERSION
 from convkit.graph.session import kept_session, open_session, run_session
+from convkit.graph.text import broken_text
 from convkit.pipeline import events
 from convkit.pipeline.artifact import Artifact
 from convkit.pipeline.step import observation, step
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _OLDEST_OPSET = 13  # per-channel QuantizeLinear; below it quantizers and TensorRT lose features
 _CONVERTED_OPSET = 18
+_OLDEST_RUN = 7  # ONNX Runtime's own words: it guarantees support from here on
 
 
 class ExternalFiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +83,8 @@ def _parse(path: Path) -> onnx.ModelProto:
         raise _unreadable(path, str(error)) from error
     if not proto.graph.node and not proto.graph.output:
         raise _unreadable(path, "it has no graph")
+    if (field := broken_text(proto)) is not None:
+        raise _unreadable(path, f"a {field} in it is no UTF-8")
     return proto
 
 
@@ -170,15 +174,39 @@ _runnable: dict[str, Path] = {}
 
 
 def _readable(source: Artifact, file: str, proto: onnx.ModelProto | None = None) -> Path:
-    """Return the file itself, or where its IR version is newer than anything in it needs, a copy with an older one."""
+    """Return the file itself, or where ONNX Runtime cannot read it for its age, a copy that says the same.
+
+    A file whose IR version is newer than anything in it needs gets an older one; one with an opset that ONNX Runtime no
+    longer runs gets a newer one.
+    """
     if source.digest not in _runnable:
         proto = proto or _checked(source.file(file))
         path = source.file(file)
+        nothing = Interface(inputs=(), outputs=())
         if proto.ir_version > MAX_IR_VERSION:
             proto.ir_version = MAX_IR_VERSION
-            path = save_model(proto, Interface(inputs=(), outputs=())).path
+            path = save_model(proto, nothing).path
+        elif 0 < _opset(proto) < _OLDEST_RUN and not _opens(path):
+            path = save_model(_within_opsets(proto, None, _CONVERTED_OPSET), nothing).path
+            events.warn(
+                "source.answers-of-newer-opset",
+                f"ONNX Runtime no longer runs this graph in opset {_opset(proto)}: the answers that results are held "
+                f"against are those of the graph converted to opset {_CONVERTED_OPSET}",
+            )
         _runnable[source.digest] = path
     return _runnable[source.digest]
+
+
+def _opens(path: Path) -> bool:
+    try:
+        open_session(path, plain=True)
+    except StepError:
+        return False
+    return True
+
+
+def _opset(proto: onnx.ModelProto) -> int:
+    return next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
 
 
 def _within_opsets(proto: onnx.ModelProto, asked: int | None, highest: int) -> onnx.ModelProto:
@@ -187,7 +215,7 @@ def _within_opsets(proto: onnx.ModelProto, asked: int | None, highest: int) -> o
     import onnx.inliner
     from onnx import version_converter
 
-    has = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    has = _opset(proto)
     wanted = asked or (highest if has > highest else _CONVERTED_OPSET if 0 < has < _OLDEST_OPSET else has)
     if has in (0, wanted):
         return proto

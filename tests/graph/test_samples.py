@@ -196,7 +196,8 @@ def test_arrays_that_cannot_be_rows_are_one_case_where_each_has_its_inputs_shape
 
     assert shapes(scaled, npz(tmp_path, x=ROWS, scale=np.float32(1))) == [{"x": (3, 2), "scale": ()}]
     assert shapes(table, npz(tmp_path, **arrays)) == [{"ids": (4,), "table": (3, 2), "same": (3,)}]
-    for wrong in ({**arrays, "same": ROWS[:2, 0]}, {**arrays, "ids": np.arange(5)}):
+    nothing = {"table": ROWS[:0], "same": ROWS[:0, 0]}
+    for wrong in ({**arrays, "same": ROWS[:2, 0]}, {**arrays, "ids": np.arange(5)}, {**arrays, **nothing}):
         with pytest.raises(InputError, match="rows: they must have the same number"):
             make_cases(table, npz(tmp_path, **wrong))
     with pytest.raises(InputError, match=r"'scale' holds NaN or infinity$"):

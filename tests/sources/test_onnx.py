@@ -174,6 +174,22 @@ def test_an_operator_that_the_server_is_too_old_for_is_told(tmp_path: Path) -> N
     assert "--triton" in failed.value.hint
 
 
+def test_an_opset_that_onnx_runtime_no_longer_runs_is_answered_for_by_a_newer_one(
+    tmp_path: Path, warned: list[str]
+) -> None:
+    added = numpy_helper.from_array(np.float32([1, 2, 3, 4]), "w")
+    add = node("Add", ["x", "w"], ["y"], broadcast=1)
+    ends = [value("x", FLOAT, [2, 4]), value("w", FLOAT, [4])], [value("y", FLOAT, [2, 4])]
+    file = write(tmp_path, model([add], *ends, [added], opset=6, ir_version=3))
+    made = imported(file)
+
+    assert opset_of(checked(made)) == 18
+    (given,), (answered,) = made.samples, made.references
+    np.testing.assert_allclose(answered["y"], given["x"] + np.float32([1, 2, 3, 4]))
+    assert "source.answers-of-newer-opset" in warned
+    assert time_onnx_source(opened(file).files, file="net.onnx", inputs=made.samples, renamed={}, seconds=0.0)
+
+
 def test_an_old_graph_that_the_converter_gives_another_face_is_kept(tmp_path: Path, warned: list[str]) -> None:
     step = helper.make_graph(
         [node("Add", ["total", "next"], ["sum"]), node("Identity", ["sum"], ["each"])],
