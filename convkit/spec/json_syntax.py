@@ -13,7 +13,7 @@ from convkit.errors import MetadataError
 from convkit.spec.locate import KeyPath, Token, json_entries, json_tokens
 from convkit.spec.wording import key_path, printable
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 18
 
 _MOST_OPEN = 200  # brackets open at once: more is refused before the decoder's own limit is reached
 _BRACKETS = {"{": "}", "[": "]"}
@@ -39,11 +39,11 @@ def decode_text(content: str | bytes, *, where: str) -> str:
     """Return the text of a configuration file's content.
 
     Raises:
-        MetadataError: larger than 1 MiB, not UTF-8, or with a byte order mark.
+        MetadataError: larger than 256 KiB, not UTF-8, or with a byte order mark.
     """
     if len(content) > MAX_BYTES:
         raise MetadataError(
-            f"{where} is larger than 1 MiB, which no config.txt is",
+            f"{where} is larger than 256 KiB, which no config.txt is",
             hint="name the model's config.txt: a usual one has less than a hundred lines",
             code="metadata.file",
         )

@@ -23,6 +23,8 @@ _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<where>.*)`)?$", re.DOTALL)
 _UNKNOWN_FIELD = re.compile(r"unknown field `(?P<field>[^`]*)`")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _MOST_OPEN = 32
+_MANY_PARTS = re.compile(rf"(?<![\w.\"'-])(?:[\w\"'-]++\s*+\.\s*+){{{_MOST_OPEN}}}")
+"""A dotted key of so many parts: the time that tomllib takes grows with the square of their number."""
 _ANY = "..."
 """What msgspec puts for the key of a mapping."""
 _WORDS = {
@@ -69,11 +71,13 @@ def read_recipe(path: Path, *, name: str | None = None) -> Recipe:
             content = stream.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise InputError(
-                f"--recipe {path} is larger than 1 MiB, which no recipe is",
+                f"--recipe {path} is larger than 256 KiB, which no recipe is",
                 hint="a recipe is a TOML file of a few lines",
                 code="recipe.unreadable",
             )
         text = content.decode().replace("\r\n", "\n")
+        if _MANY_PARTS.search(text):
+            raise _nested(name)
         table = tomllib.loads(text)
     except FileNotFoundError as error:
         raise InputError(f"--recipe {path} does not exist", hint="check the path", code="recipe.missing") from error
@@ -83,7 +87,7 @@ def read_recipe(path: Path, *, name: str | None = None) -> Recipe:
             hint="a recipe is a TOML file in UTF-8",
             code="recipe.unreadable",
         ) from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # tomllib's own is a ValueError, as that of a number too long
         at = _SYNTAX_PLACE.match(str(error))
         raise InputError(
             f"{name}, line {at['line']}, column {at['column']}: {at['what']}" if at else f"{name}: {error}",
@@ -91,12 +95,16 @@ def read_recipe(path: Path, *, name: str | None = None) -> Recipe:
             code="recipe.syntax",
         ) from error
     if _is_deep(table):
-        raise InputError(
-            f"{name}: more than {_MOST_OPEN} tables and lists lie in each other",
-            hint="a recipe is two deep: tables, and the keys in them",
-            code="recipe.nesting",
-        )
+        raise _nested(name)
     return Recipe(path=path, text=text, table=table, name=name)
+
+
+def _nested(name: str) -> InputError:
+    return InputError(
+        f"{name}: more than {_MOST_OPEN} tables and lists lie in each other",
+        hint="a recipe is two deep: tables, and the keys in them",
+        code="recipe.nesting",
+    )
 
 
 def _is_deep(table: Table) -> bool:
@@ -304,7 +312,7 @@ def parse_setting(text: str) -> Table:
         )
     try:
         parsed = tomllib.loads(f"value = {value.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         parsed = value.strip()
     for part in reversed(parts):
         parsed = {part: parsed}

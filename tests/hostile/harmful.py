@@ -339,12 +339,15 @@ HARMFUL = (
     Harmful("config.txt 10^5 deep", config_of(_deep(100_000)), "metadata.nesting"),
     Harmful("a recipe 10^5 deep", recipe_of("x = " + "[" * 100_000 + "]" * 100_000), "recipe.syntax", arguments=RECIPE),
     Harmful(
-        "a recipe of 10^4 tables",
-        recipe_of("[" + ".".join("a" * 10_000) + "]\nb = 1"),
+        "a recipe of 10^5 tables",
+        recipe_of("[" + ".".join("a" * 100_000) + "]\nb = 1"),
         "recipe.nesting",
         arguments=RECIPE,
     ),
-    Harmful("a recipe of a dotted key", recipe_of(".".join("a" * 10_000) + " = 1"), "recipe.nesting", arguments=RECIPE),
+    Harmful(
+        "a recipe of a dotted key", recipe_of(".".join("a" * 100_000) + " = 1"), "recipe.nesting", arguments=RECIPE
+    ),
+    Harmful("a recipe of a long number", recipe_of("x = " + "9" * 100_000), "recipe.syntax", arguments=RECIPE),
     Harmful("a recipe that extends a NUL", recipe_of('extends = "a\\u0000b"'), "path.impossible", arguments=RECIPE),
     Harmful("a recipe whose config has a NUL", recipe_of('config = "a\\u0000b"'), "path.impossible", arguments=RECIPE),
     Harmful("a recipe whose lock is long", recipe_of(f'locked = "{"x" * 5000}"'), "path.impossible", arguments=RECIPE),

@@ -292,7 +292,7 @@ def test_a_file_is_read_and_its_path_stands_in_errors(tmp_path: Path) -> None:
         (lambda path: None, "does not exist"),
         (lambda path: path.mkdir(), "is a folder"),
         (lambda path: os.mkfifo(path), "is not a file"),
-        (lambda path: path.write_bytes(b" " * (2**20 + 1)), "larger than 1 MiB"),
+        (lambda path: path.write_bytes(b" " * (2**18 + 1)), "larger than 256 KiB"),
     ],
 )
 def test_what_is_no_readable_file_is_refused(tmp_path: Path, make: Callable[[Path], object], problem: str) -> None:
