@@ -9,14 +9,15 @@ import msgspec
 
 from convkit import __version__
 from convkit.errors import ConvkitError
+from convkit.evaluation import begin_evaluation
 from convkit.fetching import fetched
 from convkit.graph.census import Census, census_of
 from convkit.graph.model import Model
-from convkit.graph.precision import to_fp16
-from convkit.graph.simplify import Simplified, simplify
+from convkit.graph.simplify import simplify
 from convkit.graph.work import declared_work
 from convkit.measure.compare import compare_outputs, hold_against, refuse_difference
 from convkit.measure.latency import PLANS, measure_latency
+from convkit.narrowing import narrow
 from convkit.order import Order, prepare
 from convkit.pipeline.artifact import use_index
 from convkit.pipeline.cache import Cache
@@ -28,9 +29,6 @@ from convkit.pipeline.stat_index import StatIndex
 from convkit.pipeline.step import step
 from convkit.pipeline.stopwatch import Timing
 from convkit.pipeline.watch import Limits, limits_from
-from convkit.quantize.calibrate import collect_ranges
-from convkit.quantize.onnxruntime import quantize_dynamic
-from convkit.quantize.static import quantize_static
 from convkit.report.assemble import Dossier, write_reports
 from convkit.report.document import Report, Status
 from convkit.report.files import report_files
@@ -77,6 +75,7 @@ def convert(
     dossier = Dossier(target=request.to, precision=options.precision, measure=request.measure.mode, command=command)
     dossier.repository = request.output
     dossier.gate_options, dossier.check_options = request.gates, request.check
+    dossier.max_drop = request.accuracy.max_drop_points
     with Runner(cache, observer, dry=dry, limits=limits or limits_from(request.limits)) as run:
         try:
             order = prepare(fetched(request, cache, run.observe))
@@ -113,14 +112,24 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     request, target = order.request, order.target
     precision = request.quantize.precision
 
+    caution = getattr(target, "cautions", {}).get(precision)
+    if caution is not None:
+        run.observe(Warned(code="quantize.rarely-pays", message=f"--quantize {precision.value}: {caution}"))
+    order.prepare_data(run)
     exported = order.source.export(run, samples=order.samples, max_opset=order.release.opset)
     dossier.exported = exported
     _require_equal(run, dossier, "as exported", exported.model, Precision.NONE, CheckOptions())
 
     simplified = run(simplify, exported.model, chain=request.simplify.chain)
     dossier.simplified = simplified
-    final = _in_precision(order, run, simplified, dossier)
-    _require_equal(run, dossier, dossier.final_label, final, precision, request.check)
+    evaluation = begin_evaluation(order, run, exported)
+    if evaluation is not None:
+        dossier.metric, dossier.accuracy = evaluation.metric, (evaluation.source, None)
+    narrowed = narrow(order, run, simplified.model, exported)
+    final, dossier.quantized = narrowed.model, narrowed.quantized
+    _require_equal(run, dossier, dossier.final_label, narrowed.judged, precision, _final_check(request))
+    if evaluation is not None:
+        dossier.accuracy = (evaluation.source, evaluation.of(narrowed.judged))
 
     job = Job(
         precision=precision,
@@ -140,7 +149,7 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     dossier.final = (final, run(take_final_census, final) if final != simplified.model else simplified.after)
     dossier.work = compiled.work
     if compiled.work is None and precision is not Precision.NONE:
-        dossier.work = run(declared_work, final, samples=exported.samples)
+        dossier.work = run(declared_work, final, samples=exported.samples, runnable=narrowed.judged)
     dossier.emulated = target.emulated and compiled.answers is None
     dossier.timings = _measure(order, run, dossier, simplified.model, final)
     dossier.complete = True
@@ -148,24 +157,6 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
         dossier.timings = _measure(order, run, dossier, simplified.model, final, fresh=True)
     _require_gates(dossier, final, compiled)
     return _publish(order, run, dossier, final, compiled, lock, signer)
-
-
-def _in_precision(order: Order, run: Runner, simplified: Simplified, dossier: Dossier) -> Model:
-    """Write the simplified graph in the precision asked for."""
-    options = order.request.quantize
-    match options.precision:
-        case Precision.NONE:
-            return simplified.model
-        case Precision.FP16:
-            return run(to_fp16, simplified.model)
-        case Precision.DYNAMIC:
-            dossier.quantized = run(quantize_dynamic, simplified.model)
-        case Precision.INT8:
-            ranges = run(collect_ranges, simplified.model, data=order.calibration, samples=options.samples)
-            dossier.quantized = run(
-                quantize_static, simplified.model, ranges=ranges, profile=order.target.profile, method=options.method
-            )
-    return dossier.quantized.model
 
 
 @step(version=1, stage="check", title="Count operators", needs="onnx")
@@ -211,11 +202,17 @@ def _require_gates(dossier: Dossier, final: Model, compiled: Compiled) -> None:
         refuse_missed(gates, dossier.found())
 
 
+def _final_check(request: Request) -> CheckOptions:
+    """Return how far the final model may be off: where its accuracy is judged, no further than half noise."""
+    judged = request.accuracy.max_drop is not None and request.quantize.precision is not Precision.NONE
+    return CheckOptions(min_sqnr=0.0) if judged and request.check == CheckOptions() else request.check
+
+
 def _check_hint(precision: Precision, options: CheckOptions) -> str:
     if precision is Precision.NONE and options == CheckOptions():
         return "the export itself is wrong: report it, or try another --opset"
     allow = "allow more with --max-error or --min-sqnr"
-    if precision is Precision.INT8:
+    if precision.is_calibrated:
         return f"give more or better calibration data, another --calibration-method, a higher precision, or {allow}"
     return allow if precision is Precision.NONE else f"choose a higher precision, or {allow}"
 
@@ -344,5 +341,5 @@ def _note_order(dossier: Dossier, order: Order) -> None:
     dossier.source_kind = order.source.kind
     dossier.source_digest = order.source.files.digest
     dossier.source_bytes = order.source.files.bytes
-    if order.calibration is not None:
-        dossier.calibration_source = Path(order.request.quantize.data or "").name
+    if order.request.quantize.data is not None:
+        dossier.calibration_source = Path(order.request.quantize.data).name

@@ -39,6 +39,7 @@ def fetched(request: Request, cache: Cache, observer: Observer) -> Request:
         locked=here(request.locked),
         export=msgspec.structs.replace(request.export, samples=here(request.export.samples)),
         quantize=msgspec.structs.replace(request.quantize, data=here(request.quantize.data)),
+        accuracy=msgspec.structs.replace(request.accuracy, data=here(request.accuracy.data)),
     )
 
 

@@ -8,17 +8,24 @@ from typing import Any
 
 import msgspec
 
+from convkit.data.open import Data, open_data
 from convkit.errors import InputError, UsageError
-from convkit.pipeline.artifact import Artifact, digest_file, gather
+from convkit.graph.present import wanted_interface
+from convkit.pipeline.artifact import Artifact, digest_file
+from convkit.pipeline.runner import Runner
 from convkit.request import Request, target_options
 from convkit.serving.holding import require_usable
 from convkit.serving.releases import OLDEST, TritonRelease, release
 from convkit.sources.find import Found, find_model
 from convkit.sources.open import open_source, require_extra
-from convkit.sources.source import Source
+from convkit.sources.source import Describing, Source
 from convkit.spec.metadata import Metadata, read_metadata
 from convkit.spec.options import Precision, SpeedupOver
+from convkit.spec.tensor import Interface
 from convkit.targets.target import Target, open_target, refuse_impossible
+
+_MOST_SAMPLES = 128
+"""Samples for checks and warm-up that are prepared: more than any of them takes."""
 
 
 class Order:
@@ -33,8 +40,9 @@ class Order:
         source: Source,
         target: Target,
         server: TritonRelease,
-        samples: Artifact | None,
-        calibration: Artifact | None,
+        samples: Data | None,
+        calibration: Data | None,
+        evaluation: Data | None,
     ) -> None:
         self.request = request
         self.found = found
@@ -42,9 +50,35 @@ class Order:
         self.source = source
         self.target = target
         self.release = server
-        self.samples = samples
+        self._data = {"samples": samples, "calibration": calibration, "evaluation": evaluation}
+        self.samples: Artifact | None = None
         """The user's inputs for checks: --samples, else the calibration data."""
-        self.calibration = calibration
+        self.calibration: Artifact | None = None
+        self.evaluation: Artifact | None = None
+
+    def prepare_data(self, run: Runner) -> None:
+        """Bring samples, calibration and evaluation data into the form that everything else reads.
+
+        Raises:
+            InputError: they cannot be read, or do not fit the model.
+            StepError: the user's code raised.
+        """
+        for name, data in self._data.items():
+            if data is not None:
+                setattr(self, name, data.prepared(run, lambda: self._interface(run)))
+
+    def _interface(self, run: Runner) -> Interface:
+        if isinstance(self.source, Describing):
+            return self.source.describe(run)
+        if self.metadata is None:
+            raise InputError(
+                f"a source of the kind '{self.source.kind}' does not say what its inputs are, so that data of this "
+                "kind cannot be prepared for them",
+                hint="write a config.txt beside the model, or give the data as .npz",
+                code="data.no-interface",
+            )
+        options = self.request.export
+        return wanted_interface(self.metadata, options.tensor_names, options.max_batch_size)
 
     def declared(self) -> dict[str, Any]:
         """Return what was asked for, as the manifest records it: every option that shapes the result, and no path."""
@@ -59,6 +93,7 @@ class Order:
             },
             "simplify": _options(request.simplify),
             "quantize": {**_options(request.quantize), "data": None},
+            **self._declared_data(),
             "check": _options(request.check),
             "triton": _options(request.triton),
             request.to: _options(target_options(request, request.to)),
@@ -69,10 +104,22 @@ class Order:
         digests = _digests("", self.source.files)
         if self.found.config:
             digests["config.txt"] = digest_file(Path(self.found.config))
-        for name, data in (("samples", self.samples), ("calibration", self.calibration)):
-            if data is not None:
-                digests |= _digests(f"{name}/", data)
+        for name, data in self._data.items():
+            if data is not None and (name != "evaluation" or self.request.accuracy.max_drop is not None):
+                digests |= _digests(f"{name}/", data.files) if data.is_plain else {name: data.digest}
         return digests
+
+    def _declared_data(self) -> dict[str, Any]:
+        """Return what was asked for of data, where the result depends on it."""
+        declared = {}
+        options = self.request.preprocess
+        if any(data is not None and not data.is_plain for data in self._data.values()):
+            function = Path(options.function).name if options.function else None
+            declared["preprocess"] = {**_options(options), "function": function}
+        if self.request.accuracy.max_drop is not None:
+            metric = Path(self.request.accuracy.metric).name if self.request.accuracy.metric else None
+            declared["accuracy"] = {**_options(self.request.accuracy), "data": None, "metric": metric}
+        return declared
 
 
 def _digests(prefix: str, files: Artifact) -> dict[str, str]:
@@ -106,7 +153,7 @@ def prepare(request: Request) -> Order:
         )
     metadata = read_metadata(Path(found.config)) if found.config else None
     calibration = _calibration(request)
-    samples = _data(request.export.samples, "--samples") if request.export.samples else calibration
+    samples = _samples(request) if request.export.samples else calibration
     command = f"convkit convert {shlex.quote(request.model)}"
     source = open_source(found, metadata, request.export, request.trust, command)
     require_extra("onnx")
@@ -123,6 +170,7 @@ def prepare(request: Request) -> Order:
         server=server,
         samples=samples,
         calibration=calibration,
+        evaluation=_evaluation(request),
     )
 
 
@@ -170,9 +218,9 @@ def _refuse_opset(request: Request, server: TritonRelease) -> None:
         )
 
 
-def _calibration(request: Request) -> Artifact | None:
+def _calibration(request: Request) -> Data | None:
     options = request.quantize
-    if options.precision is not Precision.INT8:
+    if not options.precision.is_calibrated:
         if options.data is not None and options.precision is Precision.NONE:
             raise UsageError(
                 "--calibration-data is given, and nothing is to be quantized",
@@ -187,19 +235,19 @@ def _calibration(request: Request) -> Artifact | None:
             "--allow-random-calibration to try the pipeline without",
             code="quantize.no-data",
         )
-    return _data(options.data, "--calibration-data") if options.data is not None else None
+    if options.data is None:
+        return None
+    return _open(options.data, "--calibration-data", request, at_most=options.samples)
 
 
-def _data(path: str, option: str) -> Artifact:
-    """Describe a ``.npz`` file, or a folder of them."""
-    where = Path(path)
-    if where.is_file():
-        return gather(where.absolute().parent, [where.name])
-    files = sorted(file.name for file in where.glob("*.npz")) if where.is_dir() else []
-    if not files:
-        raise InputError(
-            f"{option} {path} " + ("holds no .npz file" if where.is_dir() else "does not exist"),
-            hint="name a .npz file, or a folder of them",
-            code="data.missing",
-        )
-    return gather(where.absolute(), files)
+def _samples(request: Request) -> Data:
+    return _open(str(request.export.samples), "--samples", request, at_most=_MOST_SAMPLES)
+
+
+def _evaluation(request: Request) -> Data | None:
+    options = request.accuracy
+    return _open(options.data, "--eval-data", request, at_most=options.samples) if options.data is not None else None
+
+
+def _open(text: str, option: str, request: Request, *, at_most: int | None) -> Data:
+    return open_data(text, option, options=request.preprocess, labels=request.accuracy.labels, at_most=at_most)

@@ -16,6 +16,7 @@ from convkit.serving.releases import release
 from convkit.serving.triton import ServingOptions
 from convkit.sources.find import Framework
 from convkit.sources.trust import TRUST_ALL
+from convkit.spec.accuracy import AccuracyOptions
 from convkit.spec.entry_points import entry_points
 from convkit.spec.inheritance import read_chain
 from convkit.spec.options import (
@@ -31,6 +32,7 @@ from convkit.spec.options import (
     SimplifyOptions,
 )
 from convkit.spec.paths import refuse_impossible_path
+from convkit.spec.preprocess import PreprocessOptions
 from convkit.spec.recipe import Layer, Recipe, Table, decode, explaining, merge
 from convkit.targets.openvino_model import OpenVINOOptions
 from convkit.targets.target import GROUP, TARGETS, open_target
@@ -60,6 +62,11 @@ OPTIONS: dict[str, str] = {
     "quantize.method": "--calibration-method",
     "quantize.samples": "--calibration-samples",
     "quantize.allow_random": "--allow-random-calibration",
+    "accuracy.data": "--eval-data",
+    "accuracy.labels": "--labels-key",
+    "accuracy.metric": "--metric",
+    "accuracy.max_drop": "--max-drop",
+    "accuracy.budget_evals": "--budget-evals",
     "check.max_error": "--max-error",
     "check.min_sqnr": "--min-sqnr",
     "measure.mode": "--measure",
@@ -83,12 +90,18 @@ PATHS = (
     "export.model_def",
     "export.samples",
     "quantize.data",
+    "preprocess.function",
+    "accuracy.data",
+    "accuracy.metric",
 )
 """The keys that hold paths: in a recipe they are seen from where it lies."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _CODE = re.compile(r"(?!.*\.py:)[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*")
 """``module:function``, which some of these keys may hold instead."""
+_TAKE_CODE = ("export.model_def", "export.samples", "quantize.data", "preprocess.function", "accuracy.data")
+_NAMES = ("accuracy.metric",)
+"""The keys that hold a path in ``FILE.py:function`` alone, and else a name."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,6 +136,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     export: ExportOptions = ExportOptions()
     simplify: SimplifyOptions = SimplifyOptions()
     quantize: QuantizeOptions = QuantizeOptions()
+    preprocess: PreprocessOptions = PreprocessOptions()
+    accuracy: AccuracyOptions = AccuracyOptions()
     check: CheckOptions = CheckOptions()
     measure: MeasureOptions = MeasureOptions()
     gates: GateOptions = GateOptions()
@@ -180,7 +195,7 @@ def request_from(layers: Sequence[Layer], arguments: Table, *, environment: Mapp
     for key in PATHS:
         value = attrgetter(key)(request) or ""
         if is_path(key, value):
-            refuse_impossible_path(value, where=OPTIONS[key])
+            refuse_impossible_path(value, where=OPTIONS.get(key, key))
     for key, check in _checks(request).items():
         with explaining(key, layers, option_for=OPTIONS.get):
             check()
@@ -194,6 +209,14 @@ def _checks(request: Request) -> dict[str, Callable[[], object]]:
         "triton.release": lambda: request.triton.release is None or release(request.triton.release),
         "tensorrt.workspace": lambda: request.tensorrt.workspace_bytes,
         "tensorrt-rtx.workspace": lambda: request.tensorrt_rtx.workspace_bytes,
+        "accuracy.metric": request.accuracy.require_metric,
+        "accuracy.max_drop": request.accuracy.require_max_drop,
+        "accuracy.budget_evals": request.accuracy.require_budget,
+        "preprocess.function": request.preprocess.require_function,
+        "preprocess.resize": lambda: request.preprocess.require_pair("resize"),
+        "preprocess.crop": lambda: request.preprocess.require_pair("crop"),
+        "preprocess.mean": lambda: request.preprocess.require_channels("mean"),
+        "preprocess.std": lambda: request.preprocess.require_channels("std"),
         "gates.max_size": lambda: request.gates.max_size_bytes,
         "gates.min_low_precision": lambda: _refuse_unlowered(request),
         "limits.memory": lambda: request.limits.memory_bytes,
@@ -256,8 +279,9 @@ def relative_to(folder: Path, table: Table) -> Table:
 
 def is_path(dotted: str, value: str) -> bool:
     """Tell whether a key of `PATHS` holds a path, and neither a URL nor ``module:function``."""
-    takes_code = dotted in ("export.model_def", "quantize.data")
-    return not _URL.match(value) and not (takes_code and _CODE.fullmatch(value))
+    if dotted in _NAMES and ".py:" not in value:
+        return False
+    return not _URL.match(value) and not (dotted in _TAKE_CODE and _CODE.fullmatch(value))
 
 
 def request_type(targets: Iterable[str]) -> type[Request]:

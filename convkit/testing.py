@@ -165,7 +165,7 @@ def _converted(name: str, folder: Path, *, cache: Path, precision: Precision = P
         "output": str(folder / "models"),
         "to": name,
         "measure": {"mode": "none"},
-        "quantize": {"precision": precision.value, "allow_random": precision is Precision.INT8},
+        "quantize": {"precision": precision.value, "allow_random": precision.is_calibrated},
     }
     try:
         return convert(make_request(arguments, environment={}), cache=Cache(cache))

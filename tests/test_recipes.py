@@ -157,6 +157,13 @@ method = "entropy"
 samples = 32
 allow_random = true
 
+[accuracy]
+data = "heldout"
+labels = "classes"
+metric = "metric.py:f1"
+max_drop = "1%"
+budget_evals = 8
+
 [check]
 max_error = 0.5
 min_sqnr = 20
@@ -169,6 +176,10 @@ max_latency = 5
 min_speedup = 1.5
 max_size = "10MB"
 min_low_precision = "90%"
+
+[limits]
+memory = "8GB"
+time = "30m"
 
 [triton]
 release = "26.04"
@@ -205,6 +216,16 @@ def test_paths_in_a_recipe_are_seen_from_where_it_lies(tmp_path: Path) -> None:
     assert request.model == str(tmp_path / "somewhere" / "model.pth")
     assert request.quantize.data == str(tmp_path / "calibration")
     assert request.output == str(tmp_path / "repository")
+    assert request.accuracy.metric == str(tmp_path / "metric.py:f1")
+
+
+def test_code_and_metrics_by_name_are_no_paths(tmp_path: Path) -> None:
+    recipe = 'model = "m"\n[export]\nsamples = "data.rows:samples"\n[preprocess]\nfunction = "tokens:tokenize"\n'
+    request = request_of(recipe + '[accuracy]\ndata = "data.rows:held_out"\nmetric = "agreement"\n', tmp_path)
+
+    assert request.export.samples == "data.rows:samples"
+    assert request.preprocess.function == "tokens:tokenize"
+    assert (request.accuracy.data, request.accuracy.metric) == ("data.rows:held_out", "agreement")
 
 
 def test_the_command_line_wins_over_the_environment_and_that_over_the_recipe(tmp_path: Path) -> None:

@@ -40,15 +40,33 @@ def command(
     signature: Annotated[str | None, typer.Option(help="The SavedModel's signature.")] = None,
     opset: Annotated[int | None, typer.Option(help="ONNX opset to write.")] = None,
     max_batch_size: Annotated[int | None, typer.Option(help="Triton's max_batch_size.")] = None,
-    samples: Annotated[str | None, typer.Option(help=".npz of inputs for checks and warm-up.")] = None,
+    samples: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Inputs for checks and warm-up; data as for calibration.")
+    ] = None,
     tensor_names: Annotated[TensorNames | None, typer.Option(help="Which of config.txt's names clients use.")] = None,
     quantize: Annotated[Precision | None, typer.Option(help="Precision to write.")] = None,
-    calibration_data: Annotated[str | None, typer.Option(help=".npz, or a folder of them.")] = None,
+    calibration_data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help=".npz, a folder of .npz, .npy or images, or FILE.py:function."),
+    ] = None,
     calibration_method: Annotated[CalibrationMethod | None, typer.Option(help="How ranges are chosen.")] = None,
     calibration_samples: Annotated[int | None, typer.Option(help="Use at most so many. [128]")] = None,
     allow_random_calibration: Annotated[
         bool, typer.Option("--allow-random-calibration", help="Calibrate on random inputs.")
     ] = False,
+    eval_data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Data on which the accuracy is measured, before and after.")
+    ] = None,
+    labels_key: Annotated[str | None, typer.Option(help="What the labels are called in them. [labels]")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="top1, agreement or FILE.py:function. [top1 where there are labels]")
+    ] = None,
+    max_drop: Annotated[
+        str | None, typer.Option(metavar="POINTS", help="Gate: most accuracy to lose, such as 1% or 0.01.")
+    ] = None,
+    budget_evals: Annotated[
+        int | None, typer.Option(help="Evaluate at most so many models in search of one within --max-drop.")
+    ] = None,
     max_error: Annotated[float | None, typer.Option(help="Largest absolute difference allowed.")] = None,
     min_sqnr: Annotated[float | None, typer.Option(help="Least signal-to-noise ratio allowed, dB.")] = None,
     max_latency: Annotated[float | None, typer.Option(metavar="MS", help="Gate: longest median latency.")] = None,
@@ -120,6 +138,11 @@ def command(
         "quantize.method": calibration_method and calibration_method.value,
         "quantize.samples": calibration_samples,
         "quantize.allow_random": allow_random_calibration or None,
+        "accuracy.data": eval_data,
+        "accuracy.labels": labels_key,
+        "accuracy.metric": metric,
+        "accuracy.max_drop": max_drop,
+        "accuracy.budget_evals": budget_evals,
         "check.max_error": max_error,
         "check.min_sqnr": min_sqnr,
         "measure.mode": measure and measure.value,

@@ -39,12 +39,18 @@ class Data:
     def __init__(self, raw: Raw, *, name: str, options: PreprocessOptions, labels: str, at_most: int | None) -> None:
         self.raw, self.name, self.labels, self.at_most = raw, name, labels, at_most
         self.options = options
+        self._prepared: Artifact | None = None
         self.function = find_function(options.function, PREPROCESS) if options.function is not None else None
 
     @property
     def files(self) -> Artifact:
         """Return what the samples are made of: files of data, or of the code that yields them."""
         return self.raw.function.files if isinstance(self.raw, FunctionCalls) else self.raw.files
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether these are ``.npz`` files that are read as they are."""
+        return isinstance(self.raw, NpzFiles) and self.function is None
 
     @property
     def digest(self) -> str:
@@ -63,8 +69,11 @@ class Data:
             InputError: a sample cannot be read, or does not fit the model.
             StepError: the user's code raised.
         """
-        if isinstance(self.raw, NpzFiles) and self.function is None:
-            return self.raw.files
+        if self._prepared is None:
+            self._prepared = self.files if self.is_plain else self._run(run, interface)
+        return self._prepared
+
+    def _run(self, run: Runner, interface: Callable[[], Interface]) -> Artifact:
         state = ""
         for _ in range(_MOST_RUNS):
             result = run(

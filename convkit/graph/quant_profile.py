@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
+
+FourBits = Literal["MatMulNBits", "DequantizeLinear"]
+"""How INT4 weights are read: by ONNX Runtime's own operator, or ONNX's DequantizeLinear in blocks (opset 21)."""
 
 
 class Written(StrEnum):
@@ -72,6 +76,8 @@ class QuantProfile(msgspec.Struct, frozen=True, kw_only=True):
     """What is done to the graph first."""
     dynamic: bool = False
     """The target runs DynamicQuantizeLinear, ConvInteger and MatMulInteger."""
+    four_bits: FourBits | None = None
+    """How the target reads INT4 weights; None: not at all."""
     why: str = ""
     """Where these settings come from."""
 

@@ -75,15 +75,17 @@ def executed_work(model: Model, *, samples: Tensors) -> Work:
 
 
 @observation(version=1, stage="check", title="Count what is in low precision", needs="onnx")
-def declared_work(model: Model, *, samples: Tensors) -> Work:
+def declared_work(model: Model, *, samples: Tensors, runnable: Model | None = None) -> Work:
     """Count what the graph declares for the first case of `samples`: an operator between Q/DQ pairs is low.
+
+    `runnable` is a graph of the same nodes that ONNX Runtime can run here, where it has no kernels for the model's own.
 
     Raises:
         StepError: ONNX Runtime refuses the model or the inputs.
     """
     declared = _declared_precisions(load_model(model, weights=False))
     macs: dict[str, int] = {}
-    for ran in _profile(model, samples, optimized=False):
+    for ran in _profile(runnable or model, samples, optimized=False):
         count = _macs(ran)
         if count:
             precision = declared.get(ran.node, "fp32")

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 ABSOLUTE, RELATIVE = 1e-4, 1e-3
 """FP32: an element a holds against the reference b where |a - b| <= 1e-4 + 1e-3 |b|."""
-LEAST_SQNR_DB = {Precision.FP16: 30.0, Precision.DYNAMIC: 10.0, Precision.INT8: 10.0}
+LEAST_SQNR_DB = {
+    Precision.FP16: 30.0,
+    Precision.BF16: 20.0,
+    **dict.fromkeys((Precision.DYNAMIC, Precision.INT8, Precision.INT8_FP16, Precision.INT4), 10.0),
+}
 LEAST_SQNR_DB_OF_TYPE = {"float16": 30.0, "bfloat16": 20.0}
 """Outputs that the source framework itself gives in 16 bits: two right answers differ by more than FP32's tolerance."""
 

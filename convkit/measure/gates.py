@@ -15,6 +15,9 @@ import msgspec
 from convkit.measure.compare import OutputDifference
 from convkit.spec.options import CheckOptions, GateOptions
 
+_ROUNDING = 1e-9
+"""Differences of shares that floats cannot tell from none."""
+
 
 class Verdict(Enum):
     """What a gate says."""
@@ -31,8 +34,8 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     """The option that asked for it, without its dashes; it decides the unit: ``max-latency`` in ms, ``max-size`` in
-    bytes, ``min-low-precision`` as a share (0 to 1), ``min-sqnr`` in dB, ``max-error`` in the outputs' own unit,
-    ``min-speedup`` as a ratio."""
+    bytes, ``min-low-precision`` as a share (0 to 1), ``max-drop`` in points of the metric, ``min-sqnr`` in dB,
+    ``max-error`` in the outputs' own unit, ``min-speedup`` as a ratio."""
     asked: float
     found: float | None
     """None where it could not be measured here; for ``min-sqnr`` also where there is no difference at all."""
@@ -58,11 +61,20 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     speedup: Interval | None = None
     low_precision: float | None = None
     """Share, 0 to 1, of the multiply-accumulates in the precision asked for or a lower one."""
+    drop: float | None = None
+    """How much less accurate the final model is than the source framework's, in points of the metric."""
     outputs: tuple[OutputDifference, ...] | None = None
     """The final model's outputs against the source framework's."""
 
 
-def judge(options: GateOptions, check: CheckOptions, found: Found, *, unknown: Verdict | None) -> tuple[Gate, ...]:
+def judge(
+    options: GateOptions,
+    check: CheckOptions,
+    found: Found,
+    *,
+    unknown: Verdict | None,
+    max_drop: float | None = None,
+) -> tuple[Gate, ...]:
     """Judge every gate that was asked for.
 
     Args:
@@ -70,8 +82,9 @@ def judge(options: GateOptions, check: CheckOptions, found: Found, *, unknown: V
         check: the gates of the numbers.
         found: what they are held against.
         unknown: the verdict on a gate whose figure is not known; None leaves such a gate out.
+        max_drop: most accuracy that may be lost, in points of the metric; None: no gate.
     """
-    gates = (*_sized_and_timed(options, found), *_numbers(check, found.outputs))
+    gates = (*_sized_and_timed(options, found), *_accuracy(max_drop, found.drop), *_numbers(check, found.outputs))
     verdicts = ((gate, gate.verdict if known else unknown) for gate, known in gates)
     return tuple(msgspec.structs.replace(gate, verdict=verdict) for gate, verdict in verdicts if verdict is not None)
 
@@ -88,6 +101,12 @@ def _sized_and_timed(options: GateOptions, found: Found) -> Iterator[tuple[Gate,
     if (share := options.min_low_precision_share) is not None:
         low = found.low_precision
         yield _counted("min-low-precision", share, low, kept=low is not None and low >= share), low is not None
+
+
+def _accuracy(max_drop: float | None, drop: float | None) -> Iterator[tuple[Gate, bool]]:
+    if max_drop is not None:
+        kept = drop is not None and drop <= max_drop + _ROUNDING
+        yield _counted("max-drop", max_drop, drop, kept=kept), drop is not None
 
 
 def _numbers(check: CheckOptions, outputs: tuple[OutputDifference, ...] | None) -> Iterator[tuple[Gate, bool]]:

@@ -18,9 +18,11 @@ from convkit.graph.census import Census
 from convkit.graph.model import Model
 from convkit.graph.simplify import Simplified
 from convkit.graph.work import Work
+from convkit.measure.accuracy import Accuracy
 from convkit.measure.compare import Verification
 from convkit.measure.gates import Found, Gate, Verdict, judge
 from convkit.measure.latency import PLANS
+from convkit.measure.metrics import Metric
 from convkit.pipeline.allowance import cores, threads
 from convkit.pipeline.cache import write_atomically
 from convkit.pipeline.identity import cpu_name, library_version
@@ -77,6 +79,10 @@ class Dossier:
         self.work: Work | None = None
         self.emulated = False
         self.candidate: str | None = None
+        self.metric: Metric | None = None
+        self.accuracy: tuple[Accuracy, Accuracy | None] | None = None
+        """How good the source framework's model is, and the final one."""
+        self.max_drop: float | None = None
         self.gate_options = GateOptions()
         self.check_options = CheckOptions()
         self.complete = False
@@ -104,7 +110,10 @@ class Dossier:
         names = {
             Precision.NONE: "FP32",
             Precision.FP16: "FP16",
+            Precision.BF16: "BF16",
             Precision.INT8: "INT8",
+            Precision.INT8_FP16: "INT8 + FP16",
+            Precision.INT4: "INT4",
             Precision.DYNAMIC: "INT8 dynamic",
         }
         title = {
@@ -140,6 +149,7 @@ class Dossier:
             stages=staged(run),
             verification=None if last is None else document.Verification(passed=last.passed, outputs=last.outputs),
             gates=self.gates(),
+            accuracy=self._accuracy(),
             warnings=tuple(Caution(code=warning.code, message=warning.message) for warning in run.warnings),
             error=None
             if error is None
@@ -193,15 +203,37 @@ class Dossier:
             latency_ms=latency_interval(final.latency) if final and final.latency else None,
             speedup=speedup_interval(speedup) if speedup else None,
             low_precision=low_precision(final, self.precision.bits) if final else None,
+            drop=self._drop,
             outputs=checks[-1].outputs if checks else None,
         )
 
     def gates(self) -> tuple[Gate, ...]:
         """Judge the gates that were asked for; before everything is measured, those whose figures are known."""
-        if self.gate_options == GateOptions() and self.check_options == CheckOptions():
+        if (self.gate_options, self.check_options, self.max_drop) == (GateOptions(), CheckOptions(), None):
             return ()
         unknown = Verdict.DEFERRED if self._deferred else Verdict.INCONCLUSIVE if self.complete else None
-        return judge(self.gate_options, self.check_options, self.found(), unknown=unknown)
+        return judge(self.gate_options, self.check_options, self.found(), unknown=unknown, max_drop=self.max_drop)
+
+    @property
+    def _drop(self) -> float | None:
+        source, final = self.accuracy or (None, None)
+        return source.value - final.value if source is not None and final is not None else None
+
+    def _accuracy(self) -> document.Accuracy | None:
+        if self.accuracy is None or self.metric is None:
+            return None
+        source, final = self.accuracy
+        return document.Accuracy(
+            metric=self.metric.name,
+            samples=source.samples,
+            source=source.value,
+            final=final.value if final is not None else None,
+            drop=self._drop,
+            max_drop=self.max_drop,
+            verdict=next((gate.verdict for gate in self.gates() if gate.name == "max-drop"), None),
+            output=None if self.metric.function is not None else self.metric.outputs[0],
+            emulated=self.emulated,
+        )
 
     @property
     def _deferred(self) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 
 from convkit.errors import ConvkitError, InputError
 from convkit.measure.compare import OutputDifference
-from convkit.measure.gates import Gate
+from convkit.measure.gates import Gate, Verdict
 from convkit.spec.damage import NOT_JSON
 
 
@@ -67,6 +67,28 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[OutputDifference, ...]
 
 
+class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """How good the model is at its task, before and after; a share between 0 and 1 for top1 and agreement."""
+
+    metric: str
+    """``top1``, ``agreement`` with the source framework's answers, or the user's own; the larger the better."""
+    samples: int
+    source: float
+    """The source framework's model."""
+    final: float | None = None
+    """The final model; None where the command ended before it was made."""
+    drop: float | None = None
+    """`source` less `final`: what was lost."""
+    max_drop: float | None = None
+    """The most that may be lost; None where nothing was asked for."""
+    verdict: Verdict | None = None
+    """None where nothing was asked for, or nothing could be judged."""
+    output: str | None = None
+    """The output that names the classes; None for a metric of the user's own."""
+    emulated: bool = False
+    """The engine does not run here: `final` is that of its ONNX graph in ONNX Runtime."""
+
+
 class Caution(msgspec.Struct, frozen=True, kw_only=True):
     """A warning, with a stable code."""
 
@@ -102,6 +124,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag=
     verification: Verification | None = None
     """None where the command ended before anything was checked."""
     gates: tuple[Gate, ...] = ()
+    accuracy: Accuracy | None = None
+    """None where no evaluation data were given."""
     warnings: tuple[Caution, ...] = ()
     error: Failure | None = None
 

@@ -97,6 +97,8 @@ def _figure(gate: Gate, value: float) -> str:
             return f"{int(value):,} B" if value < 1000 else f"{units.size(int(value))} ({int(value):,} B)"
         case "min-low-precision":
             return f"{100 * value:.4g} %"
+        case "max-drop":
+            return f"{value:.4g} ({100 * value:.4g} %)"
         case "min-speedup":
             return f"{units.ratio(value)} ×"
         case "min-sqnr":

@@ -9,10 +9,14 @@ import msgspec
 
 from convkit.measure.gates import Verdict
 from convkit.report import gates, units
-from convkit.report.document import Check, Report, Simplification, Status, Subject
+from convkit.report.document import Check, Report, Role, Simplification, Status, Subject
 from convkit.report.verdict import finding, improved
 
 Tone = Literal["bad", "good", ""]
+EMULATED = (
+    "{label} is emulated: its engine does not run here, and these are the figures of its ONNX graph in ONNX Runtime on "
+    "this CPU."
+)
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,8 +126,8 @@ def _better(report: Report) -> Iterator[str]:
 
 def _sections(report: Report) -> Iterator[Section]:
     for make in (
-        _warnings, _before_after, _speed, _gates, _numbers, _result, _calibration, _operators, _steps, _source, _where,
-        _how,
+        _warnings, _before_after, _speed, _gates, _accuracy, _numbers, _result, _calibration, _operators, _steps,
+        _source, _where, _how,
     ):  # fmt: skip
         yield from make(report)
 
@@ -197,12 +201,7 @@ def _before_after(report: Report) -> Iterator[Section]:
     names = dict.fromkeys(name for column in columns for name in column)
     rows = [(name, *(column.get(name, units.NOTHING) for column in columns)) for name in names]
     rows = [row for row in rows if set(row[1:]) != {units.NOTHING}]
-    emulated = tuple(
-        f"{subject.label} is emulated: its engine does not run here, and these are the figures of its ONNX graph "
-        "in ONNX Runtime on this CPU."
-        for subject in report.subjects
-        if subject.emulated
-    )
+    emulated = tuple(EMULATED.format(label=subject.label) for subject in report.subjects if subject.emulated)
     counted = tuple(
         f"MACs (multiply-accumulates of one call) of {subject.label} are counted "
         + (f"in the graph that {subject.macs_seen_by} compiled." if subject.macs_seen_by else "in its ONNX graph.")
@@ -239,6 +238,27 @@ def _gates(report: Report) -> Iterator[Section]:
         rows = tuple((gate.name, gates.asked(gate), gates.found(gate), gate.verdict.value) for gate in report.gates)
         table = Table(columns=("gate", "asked", "found", "verdict"), rows=rows, align="lrrl")
         yield Section(key="gates", title="Gates", table=table)
+
+
+def _accuracy(report: Report) -> Iterator[Section]:
+    if (accuracy := report.accuracy) is None:
+        return
+    final = report.subject(Role.FINAL)
+    label = final.label if final is not None else "final model"
+    of = f" of the output '{accuracy.output}'" if accuracy.output else ""
+    lines = (
+        f"{accuracy.metric}{of} on {units.count(accuracy.samples)} samples.",
+        *((EMULATED.format(label=label),) if accuracy.emulated and accuracy.final is not None else ()),
+    )
+    asked = None if accuracy.max_drop is None else f"at most {units.accuracy(accuracy.max_drop, accuracy.metric)}"
+    table = _facts(
+        (report.source.framework if report.source else "source", units.accuracy(accuracy.source, accuracy.metric)),
+        (label, None if accuracy.final is None else units.accuracy(accuracy.final, accuracy.metric)),
+        ("lost", None if accuracy.drop is None else units.accuracy(accuracy.drop, accuracy.metric)),
+        ("asked", asked),
+        ("verdict", accuracy.verdict.value if accuracy.verdict else None),
+    )
+    yield Section(key="accuracy", title="Accuracy", lines=lines, table=table)
 
 
 def _numbers(report: Report) -> Iterator[Section]:

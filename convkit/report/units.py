@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from convkit.spec.accuracy import AGREEMENT, TOP1
 from convkit.spec.size import size_text
 
 NOTHING = "–"
@@ -52,6 +53,13 @@ def duration(seconds: float) -> str:
         return f"{significant(seconds)} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes:,} min {rest:02d} s"
+
+
+def accuracy(value: float | None, metric: str) -> str:
+    """Return how good a model is: a share as a percentage with two decimals, a metric of the user's own as it is."""
+    if value is None:
+        return NOTHING
+    return f"{100 * value:.2f} %" if metric in (TOP1, AGREEMENT) else f"{value:.4g}"
 
 
 def difference(value: float | None) -> str:

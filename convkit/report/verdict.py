@@ -16,9 +16,9 @@ def worsened(report: Report) -> tuple[str, ...]:
     """Say what is worse in the final model than before, worst first.
 
     Slower (where the measurement is conclusive; first against the baseline, then against the source), outputs that
-    missed their tolerance, outputs that a low precision moved, a larger file.
+    missed their tolerance, accuracy that was lost, outputs that a low precision moved, a larger file.
     """
-    return (*_slower(report), *_wrong(report), *_less_exact(report), *_larger(report))
+    return (*_slower(report), *_wrong(report), *_less_accurate(report), *_less_exact(report), *_larger(report))
 
 
 def improved(report: Report) -> tuple[str, ...]:
@@ -83,6 +83,21 @@ def _wrong(report: Report) -> Iterator[str]:
         if not check.passed:
             missed = [output for output in check.outputs if not output.passed] or list(check.outputs)
             yield f"WRONG: {_furthest(check, missed)}."
+
+
+def _less_accurate(report: Report) -> Iterator[str]:
+    accuracy, final = report.accuracy, report.subject(Role.FINAL)
+    if accuracy is None or final is None or not accuracy.drop or accuracy.drop < 0:
+        return
+    source = report.source.framework if report.source else "the source"
+    word = "LESS ACCURATE, emulated on this CPU" if accuracy.emulated else "LESS ACCURATE"
+    lost, before, after = (
+        units.accuracy(value, accuracy.metric) for value in (accuracy.drop, accuracy.source, accuracy.final)
+    )
+    yield (
+        f"{word}: {accuracy.metric} of {final.label} is {after}, of {source} {before}, on "
+        f"{units.count(accuracy.samples)} samples; {lost} is lost."
+    )
 
 
 def _less_exact(report: Report) -> Iterator[str]:

@@ -58,28 +58,46 @@ class AccuracyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             )
         return drop
 
-    def require_sense(self) -> None:
-        """Refuse keys that mean nothing without others.
+    def require_metric(self) -> None:
+        """Refuse a metric that is none, or has nothing to be taken on.
 
         Raises:
-            UsageError: names them.
+            UsageError: says which.
         """
-        for name, option in (("metric", "--metric"), ("max_drop", "--max-drop")):
-            if getattr(self, name) is not None and self.data is None:
-                raise UsageError(
-                    f"{option} is given, and there are no data on which the model could be judged",
-                    hint="--eval-data FILE.npz",
-                    code="accuracy.no-data",
-                )
-        if self.budget_evals is not None and self.max_drop is None:
-            raise UsageError(
-                "--budget-evals bounds the search for a model that keeps within --max-drop, which is not given",
-                hint="add --max-drop 1%",
-                code="accuracy.no-budget",
-            )
-        if self.metric is not None and self.metric not in (TOP1, AGREEMENT) and ":" not in self.metric:
+        self._require_data(self.metric)
+        if self.metric not in (None, TOP1, AGREEMENT) and ":" not in str(self.metric):
             raise UsageError(
                 f"there is no metric '{self.metric}'",
                 hint=f"choose {TOP1}, {AGREEMENT}, FILE.py:function or module:function",
                 code="accuracy.metric",
+            )
+
+    def require_max_drop(self) -> None:
+        """Refuse a drop that is none, or is of nothing.
+
+        Raises:
+            UsageError: says which.
+        """
+        self._require_data(self.max_drop)
+        _ = self.max_drop_points
+
+    def require_budget(self) -> None:
+        """Refuse to bound a search that is not asked for.
+
+        Raises:
+            UsageError: no `max_drop` is given.
+        """
+        if self.budget_evals is not None and self.max_drop is None:
+            raise UsageError(
+                "it bounds the search for a model that keeps within --max-drop, which is not given",
+                hint="add --max-drop 1%",
+                code="accuracy.no-budget",
+            )
+
+    def _require_data(self, asked: object) -> None:
+        if asked is not None and self.data is None:
+            raise UsageError(
+                "there are no data on which the model could be judged",
+                hint="--eval-data FILE.npz",
+                code="accuracy.no-data",
             )

@@ -29,11 +29,19 @@ class Precision(Enum):
     DYNAMIC = "dynamic"
     INT8 = "int8"
     FP16 = "fp16"
+    BF16 = "bf16"
+    INT8_FP16 = "int8+fp16"
+    INT4 = "int4"
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Tell whether the ranges of activations are taken from calibration data."""
+        return self in (Precision.INT8, Precision.INT8_FP16)
 
     @property
     def bits(self) -> int:
         """Return the bits that an operand of a multiplication has at most."""
-        return {"none": 32, "fp16": 16}.get(self.value, 8)
+        return {"none": 32, "fp16": 16, "bf16": 16, "int4": 4}.get(self.value, 8)
 
 
 class CalibrationMethod(Enum):

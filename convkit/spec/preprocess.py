@@ -65,36 +65,47 @@ class PreprocessOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     std: tuple[Annotated[float, msgspec.Meta(gt=0)], ...] = ()
     """What they are then divided by."""
 
-    def require_sense(self) -> None:
-        """Refuse keys that contradict each other.
+    def require_function(self) -> None:
+        """Refuse what the function would make useless.
 
         Raises:
-            UsageError: names them.
+            UsageError: names it.
         """
         others = [name for name in self.__struct_fields__[1:] if getattr(self, name) != _DEFAULTS[name]]
         if self.function is not None and others:
             raise UsageError(
-                f"[preprocess] function makes the arrays by itself, and {', '.join(others)} would not be heeded",
+                f"a function makes the arrays by itself, and {', '.join(others)} would not be heeded",
                 hint="leave one of them out",
                 code="preprocess.function",
             )
-        for name in ("resize", "crop"):
-            sizes = getattr(self, name)
-            if isinstance(sizes, tuple) and len(sizes) != 2:
-                raise UsageError(
-                    f"[preprocess] {name} has {len(sizes)} numbers",
-                    hint="give one number, or two: [height, width]",
-                    code="preprocess.size",
-                )
-        for name in ("mean", "std"):
-            count = len(getattr(self, name))
-            channels = 1 if self.colour is Colour.GREY else 3
-            if self.colour is not None and count not in (0, 1, channels):
-                raise UsageError(
-                    f"[preprocess] {name} has {count} numbers, and an image in {self.colour.value} {channels} channels",
-                    hint="give a number for each channel, or one for all",
-                    code="preprocess.channels",
-                )
+
+    def require_pair(self, name: str) -> None:
+        """Refuse a size that is not one number or two.
+
+        Raises:
+            UsageError: says how many there are.
+        """
+        size = getattr(self, name)
+        if isinstance(size, tuple) and len(size) != 2:
+            raise UsageError(
+                f"it has {len(size)} numbers",
+                hint="give one number, or two: [height, width]",
+                code="preprocess.size",
+            )
+
+    def require_channels(self, name: str) -> None:
+        """Refuse another number of channels than the colour has.
+
+        Raises:
+            UsageError: says both.
+        """
+        count, channels = len(getattr(self, name)), 1 if self.colour is Colour.GREY else 3
+        if count not in (0, 1, channels) and (self.colour is not None or count != 1):
+            raise UsageError(
+                f"it has {count} numbers, and an image {channels} channel{'s' * (channels > 1)}",
+                hint="give a number for each channel, or one for all",
+                code="preprocess.channels",
+            )
 
 
 _DEFAULTS = dict(zip(PreprocessOptions.__struct_fields__, PreprocessOptions.__struct_defaults__, strict=True))

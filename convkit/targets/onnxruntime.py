@@ -30,7 +30,21 @@ class OnnxRuntime:
     name = "onnxruntime"
     title = "ONNX Runtime"
     profile = PROFILE
-    refusals: Mapping[Precision, Refusal] = {}
+    refusals: Mapping[Precision, Refusal] = {
+        Precision.BF16: Refusal(
+            reason="ONNX Runtime has no bf16 kernels for CPUs",
+            instead="--quantize int8 or dynamic; or --to openvino --set openvino.inference_precision=bf16",
+        ),
+        Precision.INT8_FP16: Refusal(
+            reason="ONNX Runtime computes fp16 in fp32 on a CPU, with casts between: INT8 gains nothing from it",
+            instead="--quantize int8",
+        ),
+    }
+    cautions: Mapping[Precision, str] = {  # what can be run and rarely pays
+        Precision.FP16: "ONNX Runtime computes fp16 in fp32 on most CPUs, with casts between: the file is half as "
+        "large, and it is rarely faster",
+        Precision.INT4: "INT4 weights spare memory: a few rows at a time are faster for it, many rows slower",
+    }
     backend: str | None = "onnxruntime"
     filename = MODEL_FILE
     gpu = False

@@ -33,9 +33,16 @@ class OpenVINO:
             reason="OpenVINO has no kernel for ONNX's dynamic quantization and runs it operator by operator",
             instead="--quantize int8 with --calibration-data, or --to onnxruntime",
         ),
-        Precision.FP16: Refusal(
-            reason="OpenVINO computes in fp32 or bf16 on a CPU, so that fp16 gains nothing there",
-            instead='leave --quantize out and say inference_precision = "bf16" in [openvino], or --quantize int8',
+        **dict.fromkeys(
+            (Precision.FP16, Precision.BF16),
+            Refusal(
+                reason="OpenVINO chooses fp32 or bf16 itself as it compiles for a CPU: a file in 16 bits gains nothing",
+                instead="--set openvino.inference_precision=bf16 without --quantize, or --quantize int8",
+            ),
+        ),
+        Precision.INT8_FP16: Refusal(
+            reason="a CPU computes in int8 and fp32 or bf16, not in fp16",
+            instead="--quantize int8, with --set openvino.inference_precision=bf16 for the rest",
         ),
     }
     options = OpenVINOOptions

@@ -21,6 +21,8 @@ PROFILE = QuantProfile(
     joins_write=Written.FUSED,
     views=("MaxPool",),
     dynamic=False,
+    # Unpacked as they are multiplied.
+    four_bits="DequantizeLinear",
     why=(
         "OpenVINO's low-precision transformations want uint8 activations and int8 weights, one scale for each output "
         "channel, and carry them through the graph themselves; they read the bias in floating point. Measured on "

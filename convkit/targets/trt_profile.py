@@ -32,6 +32,8 @@ TENSORRT_PROFILE = QuantProfile(
     skip_matrix_vector=True,
     # The parser refuses DynamicQuantizeLinear, ConvInteger and MatMulInteger.
     dynamic=False,
+    # Symmetric blocks of 32, 64 or 128 along the summed axis (measured on TensorRT-RTX 1.7.1).
+    four_bits="DequantizeLinear",
     why=(
         "TensorRT's parser refuses any zero point but 0, int32 biases and dynamic quantization (measured on "
         "TensorRT-RTX 1.7.1). It fuses a convolution with what follows it, so Relu, Sigmoid, Softmax, Concat and shape "

@@ -24,7 +24,7 @@ from convkit.pipeline import events
 from convkit.pipeline.artifact import Artifact, gather
 from convkit.pipeline.events import Event, Warned
 from convkit.quantize.calibrate import collect_ranges
-from convkit.quantize.onnxruntime import quantize_dynamic
+from convkit.quantize.dynamic import quantize_dynamic
 from convkit.quantize.result import Quantized
 from convkit.quantize.static import quantize_static
 from convkit.spec.options import CalibrationMethod, CheckOptions, Precision

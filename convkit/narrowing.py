@@ -1,0 +1,70 @@
+"""The precision stage: the simplified graph in the number format that was asked for."""
+
+from __future__ import annotations
+
+import msgspec
+
+from convkit.graph.model import Model
+from convkit.graph.opset import raise_opset
+from convkit.graph.precision import to_sixteen_bits
+from convkit.order import Order
+from convkit.pipeline.runner import Runner
+from convkit.quantize.calibrate import collect_ranges
+from convkit.quantize.dynamic import quantize_dynamic
+from convkit.quantize.result import Quantized
+from convkit.quantize.static import quantize_static
+from convkit.quantize.weight_only import quantize_weights
+from convkit.sources.exported import Exported
+from convkit.spec.options import Precision
+
+SCALES_IN_16_BITS, INT4_IN_ONNX = 19, 21
+"""The opsets from which on QuantizeLinear has FP16 scales, and DequantizeLinear blocks of INT4."""
+
+
+class Narrowed(msgspec.Struct, frozen=True, kw_only=True):
+    """The model as the target will be given it."""
+
+    model: Model
+    judged: Model
+    """What ONNX Runtime can run of it here: the model itself, or the same numbers in types that it has kernels for."""
+    quantized: Quantized | None = None
+    """Where the scales come from; None where none were needed."""
+
+
+def narrow(order: Order, run: Runner, model: Model, exported: Exported, *, keep: tuple[str, ...] = ()) -> Narrowed:
+    """Write a graph in the precision asked for; the nodes of `keep` stay as they are.
+
+    Raises:
+        UsageError: nothing in the graph can be written so.
+        StepError: a weight or an activation cannot be, or a library failed.
+    """
+    options, profile = order.request.quantize, order.target.profile
+    match options.precision:
+        case Precision.NONE:
+            return Narrowed(model=model, judged=model)
+        case Precision.FP16 | Precision.BF16:
+            return _in_sixteen_bits(run, model, exported, options.precision)
+        case Precision.DYNAMIC:
+            dynamic = run(quantize_dynamic, model)
+            return Narrowed(model=dynamic.model, judged=dynamic.model, quantized=dynamic)
+        case Precision.INT4:
+            assert profile.four_bits is not None, "refused before anything ran"
+            if profile.four_bits == "DequantizeLinear":
+                model = run(raise_opset, model, opset=INT4_IN_ONNX)
+            four = run(quantize_weights, model, form=profile.four_bits)
+            return Narrowed(model=four.model, judged=four.model, quantized=four)
+        case Precision.INT8 | Precision.INT8_FP16:
+            mixed = options.precision is Precision.INT8_FP16
+            if mixed:
+                model = run(raise_opset, model, opset=SCALES_IN_16_BITS)
+            ranges = run(collect_ranges, model, data=order.calibration, samples=options.samples)
+            static = run(quantize_static, model, ranges=ranges, profile=profile, method=options.method, keep=keep)
+            if not mixed:
+                return Narrowed(model=static.model, judged=static.model, quantized=static)
+            rest = _in_sixteen_bits(run, static.model, exported, Precision.FP16)
+            return msgspec.structs.replace(rest, quantized=static)
+
+
+def _in_sixteen_bits(run: Runner, model: Model, exported: Exported, precision: Precision) -> Narrowed:
+    done = run(to_sixteen_bits, model, precision=precision, samples=exported.samples)
+    return Narrowed(model=done.model, judged=done.emulation or done.model)
