@@ -15,15 +15,17 @@ FOR_DEMO := $(VENV)/.installed-torch
 FOR_TESTS := $(VENV)/.installed-test
 DEMO_READY = $(if $(wildcard $(FOR_TESTS)),$(FOR_TESTS),$(FOR_DEMO))
 
-.PHONY: help demo test fuzz ready lint format bench docs pin clean
+.PHONY: help demo test fuzz soak ready lint format bench backend docs pin clean
 
 help:
 	@echo 'make demo    install with PyTorch, convert a sample model into ./models'
 	@echo 'make test    install everything, then ruff, mypy and every test'
+	@echo 'make soak    what takes long to try: kills by the hundred, every failing call, crowds (minutes)'
 	@echo 'make fuzz    mutated input, ten thousand files of each kind (half an hour); FUZZ_SEED, FUZZ_COUNT, FUZZ_KEEP'
 	@echo 'make lint    ruff and mypy alone'
 	@echo 'make format  let ruff mend what it can'
 	@echo 'make bench   cold start, and convert against the bare libraries (minutes)'
+	@echo 'make backend every one of onnx'"'"'s own backend tests, of which `make test` runs a sixth (minutes)'
 	@echo 'make docs    write docs/errors.md and docs/recipe_keys.md anew from the source'
 	@echo 'make pin     write constraints.txt anew from $(VENV)'
 	@echo 'make clean   remove environments, caches and what the demo made'
@@ -37,6 +39,9 @@ demo: $(DEMO_READY)
 
 test: ready lint
 	$(BIN)/python -m pytest
+
+soak: ready
+	$(BIN)/python -m pytest -m soak
 
 fuzz: $(FOR_TESTS)
 	PYTHONPATH=tests $(BIN)/python -m fuzz
@@ -55,6 +60,9 @@ format: $(FOR_TESTS)
 bench: $(DEMO_READY)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/convert.py
+
+backend: $(FOR_TESTS)
+	CONVKIT_BACKEND=all $(BIN)/python -m pytest -q -s tests/backend
 
 docs: $(FOR_TESTS)
 	$(BIN)/python docs/make_errors.py

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from convkit.errors import InputError, MissingError
 from convkit.pipeline.ownership import make_top_folder
-from convkit.serving.in_place import lock_folder
+from convkit.serving.in_place import clear_staging, lock_folder
 
 _NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -21,6 +21,8 @@ _WHOLE = "finished steps are remembered, and nothing in the repository is half d
 def locked(repository: Path) -> Iterator[None]:
     """Hold the repository against other publications; readers are not held up. Made if it is not there.
 
+    What an interrupted publication has left is cleared away.
+
     Raises:
         InputError: the path is a file, or cannot be written.
         MissingError: the disk is full, or fails, here or in what is done meanwhile.
@@ -29,6 +31,7 @@ def locked(repository: Path) -> Iterator[None]:
         make_top_folder(repository)
         descriptor = lock_folder(repository)
         try:
+            clear_staging(repository)
             yield
         finally:
             os.close(descriptor)

@@ -122,29 +122,36 @@ def staging_folder(repository: Path, name: str) -> Iterator[Path]:
     """
     resolved = repository.resolve()
     place, model = resolved.parent, resolved / name
-    _clear_staging(resolved)
     with contextlib.ExitStack() as removal:
         if not os.access(place, os.W_OK) or place.stat().st_dev != resolved.stat().st_dev:
             place = model
             if not model.exists():
+                removal.callback(remove_empty, model)  # it stays once the version stands in it
                 make_folder(model)
-                removal.callback(_remove_empty, model)  # it stays once the version stands in it
         folder = Path(tempfile.mkdtemp(prefix=f"{STAGING}{resolved.name}-", dir=place))
-        removal.callback(shutil.rmtree, folder, ignore_errors=True)
+        removal.callback(_remove, folder)
         take_after(folder, model if model.is_dir() else resolved)
         yield folder
 
 
-def _remove_empty(folder: Path) -> None:
+def remove_empty(folder: Path) -> None:
+    """Remove a folder unless something is in it, or it cannot be removed."""
     with contextlib.suppress(OSError):
         folder.rmdir()
 
 
-def _clear_staging(repository: Path) -> None:
+def _remove(folder: Path) -> None:
+    """Remove a folder with everything in it, as far as that goes; the next publication removes the rest."""
+    with contextlib.suppress(OSError):  # rmtree lets an error of fstat(2) pass even so
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_staging(repository: Path) -> None:
     """Remove what dead runs left; the lock is held, so that no living one is at work."""
+    repository = repository.resolve()
     left = re.compile(re.escape(f"{STAGING}{repository.name}-") + "[a-z0-9_]{8}")
     for place in (repository.parent, *(path for path in repository.iterdir() if path.is_dir())):
         with contextlib.suppress(PermissionError):
             for path in list(place.iterdir()):
                 if left.fullmatch(path.name):
-                    shutil.rmtree(path, ignore_errors=True)
+                    _remove(path)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from convkit.pipeline.ownership import make_folder
-from convkit.serving.in_place import exchange, flush, flush_tree, link_tree, write_file
+from convkit.serving.in_place import exchange, flush, flush_tree, link_tree, remove_empty, write_file
 
 CONFIG = "config.pbtxt"
 
@@ -158,5 +158,5 @@ def _replace_file(path: Path, data: bytes, temporary: Path, undo: contextlib.Exi
 
 def _make_folder(folder: Path, undo: contextlib.ExitStack) -> None:
     if not folder.exists():
+        undo.callback(remove_empty, folder)
         make_folder(folder)
-        undo.callback(folder.rmdir)
