@@ -15,7 +15,7 @@ from tests.report.samples import failed_report, faster_report, slower_report
 
 CONTRACT = [
     "schema", "status", "exit_code", "repository", "model", "name", "version", "engine", "report", "candidate",
-    "stages", "verification", "gates", "warnings", "error",
+    "stages", "verification", "gates", "accuracy", "warnings", "error",
 ]  # fmt: skip
 
 
