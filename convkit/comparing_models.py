@@ -34,7 +34,9 @@ class Search(msgspec.Struct, frozen=True, kw_only=True):
     """What `--bisect` found."""
 
     found: Parting | None
-    """None where all outputs agree."""
+    """None where all tensors agree."""
+    outputs_agree: bool
+    """The difference dies out before the outputs, or there is none."""
     tensors: int
     """How many pairs of tensors lie on the way to the outputs."""
     runs: int
@@ -170,6 +172,7 @@ def _searched(
         shutil.copyfile(searched.files.file(CUT_DATA), data)
     search = Search(
         found=searched.found,
+        outputs_agree=searched.outputs_agree,
         tensors=searched.tensors,
         runs=searched.runs,
         model=None if model is None else str(model),
@@ -177,7 +180,7 @@ def _searched(
     )
     comparison = msgspec.structs.replace(empty, search=search, tolerance=tolerance(searched.precision, options))
     found = searched.found
-    if found is None:
+    if found is None or searched.outputs_agree:
         return comparison
     return _failing(
         comparison,

@@ -128,10 +128,10 @@ def _models(found: ModelComparison, form: Format) -> str:
     verdict = [f"{'FAILED' if found.error else 'Passed'} on {sets}; asked: {found.tolerance}."]
     if (search := found.search) is not None:
         verdict.append(f"{search.tensors} tensors lie on the way to the outputs; {search.runs} runs of both models.")
+        if search.outputs_agree:
+            verdict.append("All outputs agree" + ("; a difference inside dies out." if search.found else "."))
         if search.found is not None:
             sections = tuple(parting_sections(search.found, (str(search.model), str(search.data))))
-        else:
-            verdict.append("All outputs agree: there is nothing to find. Without --bisect every tensor is shown.")
     else:
         verdict += [f"{found.only_before} tensors are in the earlier graph alone."] if found.only_before else []
         verdict += [f"{found.only_after} tensors are in the later graph alone."] if found.only_after else []

@@ -48,16 +48,20 @@ def session_options(*, plain: bool = False) -> Any:
     return options
 
 
-def start_session(path: Path, options: Any) -> Any:
+def start_session(path: Path, options: Any, *, content: bytes | None = None) -> Any:
     """Open a session on the CPU under these options.
+
+    `content` stands for what lies at `path`, a variant of it that is in memory; external data lie beside `path`.
 
     Raises:
         StepError: ONNX Runtime refuses the model; its own reason is in the message.
     """
     import onnxruntime
 
+    if content is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(content or str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise StepError(
             f"ONNX Runtime {onnxruntime.__version__} refuses {path.name}: {' '.join(str(error).split())}",

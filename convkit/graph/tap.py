@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.graph.flow import Flow
 from convkit.graph.model import MODEL_FILE, Model, write_npz
-from convkit.graph.session import open_session, run_session
-from convkit.pipeline.artifact import new_folder
+from convkit.graph.session import run_session, session_options, start_session
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,11 +30,6 @@ class Tap:
         self.model = model
         self.proto = onnx.load(str(model.path), load_external_data=False)
         self.flow = Flow(self.proto.graph)
-        self._folder = new_folder("tapped")
-        for name in model.files.files:
-            if name != MODEL_FILE:
-                (self._folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (self._folder / name).symlink_to(Path(model.files.path, name).absolute())
 
     def unreadable(self) -> frozenset[str]:
         """Return the tensors that cannot be read: sequences, and those of element types that numpy has not."""
@@ -55,9 +49,12 @@ class Tap:
         for name in wanted:
             if name in self.flow.maker:
                 proto.graph.output.add().CopyFrom(declared.get(name) or _named(name))
-        path = self._folder / MODEL_FILE
-        path.write_bytes(proto.SerializeToString())
-        return Reader(open_session(path, plain=True), wanted, self.flow.inputs)
+        options = session_options(plain=True)
+        return Reader(
+            start_session(self.model.path.absolute(), options, content=proto.SerializeToString()),
+            wanted,
+            self.flow.inputs,
+        )
 
 
 class Reader:

@@ -3,8 +3,10 @@
 The tensors that both graphs have are laid out in a topological order. Behind the k-th of them the *front* is those
 among the first k that anything later reads, and the outputs: all that the rest of the graph is computed from. The front
 at 0, the inputs, agrees; the one at n, the outputs, differs. Halving finds a k where the front agrees and the next one
-does not: what tensor k is computed from agrees, and it does not. A difference that dies out on its way to the outputs
-is not followed, and a front is a few tensors, however many there are.
+does not: what tensor k is computed from agrees, and it does not. A front is a few tensors, however many there are.
+
+Where all outputs agree, a difference may have died out on its way to them. Then the tensors are gone through from the
+first on, in groups that double, as long as memory allows it: log2(n) runs at most, too.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ class Bisection(msgspec.Struct, frozen=True, kw_only=True):
     """What came of the search."""
 
     found: Parting | None
-    """None where all outputs agree."""
+    """None where all tensors agree."""
+    outputs_agree: bool
+    """The difference dies out before the outputs, or there is none."""
     tensors: int
     """How many pairs of tensors lie on the way to the outputs."""
     runs: int
@@ -69,15 +73,25 @@ def bisect(before: Model, after: Model, *, samples: Tensors, options: CheckOptio
     both = Both(before, after, samples, options)
     pairs = _leading_to_outputs(both.pairing)
     low, high = 0, _first_to_differ(both, pairs, len(pairs))
+    outputs_agree = high is None
     if high is None:
-        return Bisection(found=None, tensors=len(pairs), runs=both.runs, precision=both.precision, files=None)
+        gone_through = enumerate(both.differences(pairs))
+        low = next((index for index, (_, difference) in gone_through if not difference.passed), len(pairs))
+        high = low + 1
     while high - low > 1:
         middle = (low + high) // 2
         differs = _first_to_differ(both, pairs, middle)
         low, high = (middle, high) if differs is None else (low, differs)
         events.progress(len(pairs) - (high - low), len(pairs), "tensors")
-    found, files = _cut_out(both, pairs, high - 1)
-    return Bisection(found=found, tensors=len(pairs), runs=both.runs, precision=both.precision, files=files)
+    found, files = _cut_out(both, pairs, low) if low < len(pairs) else (None, None)
+    return Bisection(
+        found=found,
+        outputs_agree=outputs_agree,
+        tensors=len(pairs),
+        runs=both.runs,
+        precision=both.precision,
+        files=files,
+    )
 
 
 def _leading_to_outputs(pairing: Pairing) -> list[Pair]:
@@ -98,8 +112,7 @@ def _first_to_differ(both: Both, pairs: Sequence[Pair], end: int) -> int | None:
     differing: set[int] = set()
     for reference, answer in both.run(list(front.values())):
         for index, pair in front.items():
-            there = pair.name in answer and pair.against in reference
-            if there and not both.difference(pair, reference, answer).passed:
+            if not both.difference(pair, reference, answer).passed:
                 differing.add(index)
     return min(differing) + 1 if differing else None
 

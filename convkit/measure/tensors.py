@@ -57,33 +57,19 @@ def compare_tensors(before: Model, after: Model, *, samples: Tensors, options: C
         options: the tolerance.
     """
     both = Both(before, after, samples, options)
-    outputs = set(both.pairing.outputs)
     found: list[TensorDifference] = []
-    waiting, size = list(both.pairing.pairs), _FIRST_GROUP
-    while waiting:
-        group, waiting = waiting[:size], waiting[size:]
-        merged: dict[str, OutputDifference] = {}
-        held = 1
-        for reference, answer in both.run(group):
-            held = max(held, sum(array.nbytes for array in answer.values()))
-            for pair in group:
-                if pair.name in answer and pair.against in reference:
-                    one = both.difference(pair, reference, answer)
-                    merged[pair.name] = worse(merged[pair.name], one) if pair.name in merged else one
-        for name, one in merged.items():
-            node = both.after.flow.source_of(name)
-            found.append(
-                TensorDifference(
-                    **msgspec.structs.asdict(one),
-                    against=next(pair.against for pair in group if pair.name == name),
-                    node=node.name,
-                    operator=node.op_type,
-                    position=len(found),
-                    is_output=name in outputs,
-                )
+    for pair, one in both.differences(both.pairing.pairs):
+        node = both.after.flow.source_of(pair.name)
+        found.append(
+            TensorDifference(
+                **msgspec.structs.asdict(one),
+                against=pair.against,
+                node=node.name,
+                operator=node.op_type,
+                position=len(found),
+                is_output=pair.name in both.pairing.outputs,
             )
-        size = max(1, min(2 * size, size * _GROUP_BYTES // held))
-        events.progress(len(both.pairing.pairs) - len(waiting), len(both.pairing.pairs), "tensors")
+        )
     return TensorComparison(
         precision=both.precision,
         cases=len(samples),
@@ -117,6 +103,23 @@ class Both:
         after = self.after.open([*(pair.name for pair in pairs), *inputs])
         for case in self._samples:
             yield before(case), after({name: case[old] for name, old in self.pairing.inputs.items()})
+
+    def differences(self, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, OutputDifference]]:
+        """Go through pairs and their differences, the worst over all cases; they are read in ever larger groups."""
+        done, size = 0, _FIRST_GROUP
+        while done < len(pairs):
+            group = pairs[done : done + size]
+            found: dict[str, OutputDifference] = {}
+            held = 1
+            for reference, answer in self.run(group):
+                held = max(held, sum(array.nbytes for array in answer.values()))
+                for pair in group:
+                    one = self.difference(pair, reference, answer)
+                    found[pair.name] = worse(found[pair.name], one) if pair.name in found else one
+            yield from ((pair, found[pair.name]) for pair in group)
+            done += len(group)
+            size = max(1, min(2 * size, size * _GROUP_BYTES // held))
+            events.progress(done, len(pairs), "tensors")
 
     def difference(self, pair: Pair, reference: Arrays, answer: Arrays) -> OutputDifference:
         """Hold a pair's tensors against each other."""

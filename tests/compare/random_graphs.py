@@ -6,9 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
+import onnxruntime
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 Random = np.random.Generator
+Array = NDArray[np.float32]
 CHANNELS, SIZE = 4, 6
 """Images are [batch, 4, 6, 6], vectors [batch, 16]."""
 
@@ -101,17 +104,35 @@ class RandomGraph:
         self._node("Softmax", [self._any(self.vectors)], self.vectors, axis=-1)
 
 
-def plant_fault(model: onnx.ModelProto, rng: Random) -> tuple[onnx.ModelProto, str]:
-    """Spoil one node: a weight, an attribute, or what it computes. Return the model and the node's name."""
-    spoilt = onnx.ModelProto()
-    spoilt.CopyFrom(model)
-    weights = {tensor.name: tensor for tensor in spoilt.graph.initializer}
+def plant_fault(model: onnx.ModelProto, rng: Random, image: Array) -> tuple[onnx.ModelProto, str]:
+    """Spoil one node: a weight, or what it computes, so that its own output is another one for this image.
+
+    Return the model and the node's name.
+    """
     while True:
+        spoilt = onnx.ModelProto()
+        spoilt.CopyFrom(model)
+        weights = {tensor.name: tensor for tensor in spoilt.graph.initializer}
         node = spoilt.graph.node[rng.integers(len(spoilt.graph.node))]
         faults = FAULTS.get(node.op_type, ())
-        if faults:
-            faults[rng.integers(len(faults))](node, weights, rng)
+        if not faults:
+            continue
+        faults[rng.integers(len(faults))](node, weights, rng)
+        before, after = (_value(graph, node.output[0], image) for graph in (model, spoilt))
+        if not np.allclose(before, after, rtol=1e-3, atol=1e-3):
             return spoilt, node.name
+
+
+def _value(model: onnx.ModelProto, name: str, image: Array) -> Array:
+    tapped = onnx.ModelProto()
+    tapped.CopyFrom(model)
+    del tapped.graph.output[:]
+    tapped.graph.output.append(onnx.ValueInfoProto(name=name))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    [value] = session.run([name], {"image": image})
+    return value
 
 
 Weights = dict[str, onnx.TensorProto]
