@@ -22,7 +22,8 @@ BIAS_STEPS = 1 << 30
 """Biases stay within ±2^30, so that 2^30 are left for the sum of products in an int32 accumulator."""
 SMALLEST = 1e-30
 """Ranges and scales below this are taken for zero: their reciprocal, and products of two, would leave float32."""
-_SLAB = 1 << 22
+_SLAB = 1 << 18
+"""Elements that are worked on at a time: they stay in a processor's cache."""
 
 
 class Grid(NamedTuple):
@@ -124,8 +125,8 @@ def round_weight(weight: Array, axis: int | None, *, at_least: Array | None = No
         shape[axis] = -1
     spread = scale.reshape(shape)
     for place in _slabs(weight):
-        divisor = spread[place] if axis == 0 else spread
-        values[place] = np.clip(np.rint(weight[place] / divisor), -WEIGHT_STEPS, WEIGHT_STEPS)
+        steps = weight[place] / (spread[place] if axis == 0 else spread)
+        values[place] = np.rint(steps, out=steps)  # none is beyond ±127: the largest magnitude is 127 at most
     return Rounded(values, scale)
 
 
@@ -148,7 +149,8 @@ def mean_error(weight: Array, rounded: Rounded, axis: int, mean: Array) -> Array
     for place in _slabs(weight):
         scale = spread[place] if axis == 0 else spread
         wrong = rounded.values[place] * scale - weight[place]
-        wrong = wrong.reshape(*wrong.shape[:2], -1).sum(axis=2, dtype=np.float64)
+        if wrong.ndim > 2:
+            wrong = wrong.reshape(*wrong.shape[:2], -1).sum(axis=2, dtype=np.float64)
         if axis == 1:
             errors += mean[place] @ wrong
         else:
@@ -179,7 +181,7 @@ def round_bias(bias: Array, scale: Array) -> Array:
 
 
 def _slabs(array: Array) -> Iterator[slice]:
-    """Cut the first axis into pieces of a few million elements; a scalar is one piece."""
+    """Cut the first axis into pieces."""
     if array.ndim == 0 or array.size == 0:
         raise ValueError("no elements along an axis")
     rows = max(1, _SLAB // max(array[0].size, 1))

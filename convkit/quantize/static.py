@@ -95,6 +95,7 @@ def _written(proto: onnx.ModelProto, weights: Weights, interface: Interface) -> 
     writer = ModelWriter(expected_bytes=sum(sizes))
     for tensor in proto.graph.initializer:
         writer.add(weights.tensor(tensor.name) if tensor.name in weights else tensor)
+    proto.graph.ClearField("initializer")
     return writer.finish(proto, interface)
 
 
