@@ -72,6 +72,8 @@ class QuantProfile(msgspec.Struct, frozen=True, kw_only=True):
     """Convolutions with fewer input or output channels than this stay in floating point."""
     skip_matrix_vector: bool = False
     """MatMul and Gemm whose weights have one row or column stay in floating point."""
+    tables: bool = False
+    """Write embedding tables in int8, one scale for each row, and look rows up before they are dequantized."""
     rewrites: tuple[Rewrite, ...] = ()
     """What is done to the graph first."""
     dynamic: bool = False

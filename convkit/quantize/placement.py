@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import onnx
 
 
+TABLE_ELEMENTS = 1 << 16
+"""A smaller embedding table is not worth the three operators more that it would take."""
+
+
 class Pair(msgspec.Struct, frozen=True, kw_only=True):
     """A Q/DQ pair behind a tensor."""
 
@@ -53,6 +57,8 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     reads: dict[int, tuple[int, ...]]
     """For each node its inputs that are dequantized, constants among them; without a product's weights and bias."""
     pairs: dict[str, Pair]
+    tables: tuple[int, ...]
+    """Lookups in embedding tables."""
     kept: tuple[Kept, ...]
 
 
@@ -112,6 +118,7 @@ class _Placer:
         self.joins: dict[int, str] = {}
         self.free: dict[int, int] = {}
         self.views: set[int] = set()
+        self.tables: list[int] = []
         self.kept: list[Kept] = []
         self._wanted: dict[str, bool] = {}
 
@@ -124,6 +131,8 @@ class _Placer:
                 self._take_product(number, node, product)
             elif node.name in self.keep:
                 continue
+            elif self.profile.tables and is_table(node, self.constants):
+                self.tables.append(number)
             elif node.op_type in self.profile.views:
                 self._take_view(number, node)
             elif node.op_type in self.profile.joins:
@@ -272,7 +281,14 @@ class _Placer:
             if product is not None and product.writes is Written.PAIR:
                 written = self.absorbed(self.nodes[number].output[0])
                 pairs[written] = self._pair(written)
-        return Placement(products=self.products, joins=joins, reads=reads, pairs=pairs, kept=tuple(self.kept))
+        return Placement(
+            products=self.products,
+            joins=joins,
+            reads=reads,
+            pairs=pairs,
+            tables=tuple(self.tables),
+            kept=tuple(self.kept),
+        )
 
     def _pair(self, name: str) -> Pair:
         root = self.low.get(name, name)
@@ -289,6 +305,14 @@ class _Placer:
 
 MANY_TENSORS = ("Add", "Sub", "Mul", "Div", "Concat", "Sum", "Min", "Max", "Mean")
 """Joins all of whose inputs are tensors of the same kind."""
+
+
+def is_table(node: onnx.NodeProto, constants: Constants) -> bool:
+    """Tell whether a node looks up rows of a large constant matrix."""
+    if node.op_type != "Gather" or any(attribute.i for attribute in node.attribute if attribute.name == "axis"):
+        return False
+    shape = constants.shape(node.input[0]) or ()
+    return len(shape) == 2 and shape[0] * shape[1] >= TABLE_ELEMENTS and constants.is_float32(node.input[0])
 
 
 def channel_axis(node: onnx.NodeProto, index: int, shape: tuple[int, ...]) -> int | None:

@@ -12,6 +12,7 @@ from convkit.quantize.draft import Draft
 from convkit.quantize.grid import Grid, grid_of, round_to
 from convkit.quantize.placement import Kept, Placement, place
 from convkit.quantize.products import Products, Read, not_finite
+from convkit.quantize.tables import write_table
 
 if TYPE_CHECKING:
     import onnx
@@ -33,6 +34,8 @@ class Inserted(msgspec.Struct, frozen=True, kw_only=True):
     """What was quantized, by the names of the nodes."""
 
     quantized: tuple[str, ...]
+    products: tuple[str, ...]
+    """Those of them that are quantized for their own sake."""
     kept: tuple[Kept, ...]
 
 
@@ -66,6 +69,7 @@ def insert_qdq(
         _Inserter(graph, profile, constants, placement, statistics).write()
     return Inserted(
         quantized=tuple(names[number] for number in sorted({*placement.products, *placement.joins})),
+        products=tuple(names[number] for number in sorted(placement.products)),
         kept=placement.kept,
     )
 
@@ -95,6 +99,9 @@ class _Inserter:
         for value in graph.input:
             self._pair_beside(value.name)
         for number, node in enumerate(graph.node):
+            if number in self.placement.tables:
+                self._pair_beside(write_table(self.draft, self.constants, node))
+                continue
             self._quantize(number, node)
             self.draft.nodes.append(node)
             for index, name in enumerate(node.output):

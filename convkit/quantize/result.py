@@ -14,5 +14,7 @@ class Quantized(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     samples: int
     """Samples that the ranges were taken from; 0 where they are taken at run time."""
+    nodes: tuple[str, ...] = ()
+    """Products that were quantized, by name."""
     kept: tuple[str, ...] = ()
     """Nodes that could be quantized and stay in floating point: the target's profile or the caller wants it so."""

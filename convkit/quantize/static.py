@@ -74,6 +74,7 @@ def quantize_static(
         model=_written(proto, weights, model.interface),
         method=method.value,
         samples=ranges.samples,
+        nodes=inserted.products,
         kept=tuple(each.node for each in inserted.kept),
     )
 

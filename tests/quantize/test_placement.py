@@ -240,3 +240,29 @@ def test_inner_graphs_read_what_is_named_as_before_and_stay_as_they_are() -> Non
     assert len(inserted.quantized) == 1
     assert "w" in {tensor.name for tensor in result.graph.initializer}, "the inner convolution still reads it"
     assert sqnr_db(source, result) > 25
+
+
+def embedding(rows: int = 4096) -> onnx.ModelProto:
+    nodes = [node("Gather", ["table", "ids"], ["x"], name="lookup"), node("MatMul", ["x", "w"], ["y"], name="product")]
+    table = numpy_helper.to_array(weight("table", rows, 16)) * np.linspace(0.01, 10, rows, dtype=np.float32)[:, None]
+    parts = [numpy_helper.from_array(table, "table"), weight("w", 16, 16)]
+    ids = numpy_helper.from_array(np.array([[1, 7, rows - 1]]), "ids")
+    return graph(nodes, {}, {"y": [1, 3, 16]}, [*parts, ids])
+
+
+def test_of_an_embedding_table_rows_have_their_own_scales() -> None:
+    source = embedding()
+    result, _ = quantized(source)
+    tables = [tensor for tensor in result.graph.initializer if list(tensor.dims) == [4096, 16]]
+
+    assert [tensor.data_type for tensor in tables] == [onnx.TensorProto.INT8]
+    assert sqnr_db(source, result) > 35
+
+
+@pytest.mark.parametrize("how", ["small", "kept", "tensorrt"])
+def test_other_tables_stay_as_they_are(how: str) -> None:
+    profile = TENSORRT_PROFILE if how == "tensorrt" else PROFILE
+    source = embedding(64 if how == "small" else 4096)
+    result, _ = quantized(source, profile, keep=frozenset({"lookup"} if how == "kept" else ()))
+
+    assert "table" in {tensor.name for tensor in result.graph.initializer}
