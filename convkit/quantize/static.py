@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from convkit.errors import StepError, UsageError
+from convkit.errors import UsageError
 from convkit.graph.model import Model, load_model
 from convkit.graph.names import name_nodes, strip_origins, subgraphs
+from convkit.graph.opset import raise_opset
 from convkit.graph.quant_profile import QuantProfile
 from convkit.graph.weights import ModelWriter, Weights
 from convkit.pipeline import events
@@ -49,12 +50,12 @@ def quantize_static(
 
     Raises:
         UsageError: nothing in the graph can be quantized, or it is quantized already.
-        StepError: a weight or a range is not finite, or the graph's opset is too old.
+        StepError: a weight or a range is not finite, or the graph cannot be brought to the opset that INT8 needs.
     """
+    model = raise_opset(model, opset=LEAST_OPSET)
     weights = Weights(model)
     proto = _graph_of(model, weights)
     _refuse_quantized(proto)
-    _require_opset(proto)
     name_nodes(proto.graph)
     rewrite(proto, profile.rewrites, keep=frozenset(keep))
     inserted = insert_qdq(
@@ -130,16 +131,6 @@ def _refuse_quantized(proto: onnx.ModelProto) -> None:
             f"static INT8 of a graph that is quantized already: it has {', '.join(found)}",
             hint="leave --quantize out: the graph is served as it is; or start from the FP32 model",
             code="quantize.already",
-        )
-
-
-def _require_opset(proto: onnx.ModelProto) -> None:
-    opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    if opset < LEAST_OPSET:
-        raise StepError(
-            f"static INT8 needs a graph of opset {LEAST_OPSET} or later, and this one is of opset {opset}",
-            hint=f"export the model again with opset {LEAST_OPSET} or later, or raise it with onnx.version_converter",
-            code="quantize.opset",
         )
 
 
