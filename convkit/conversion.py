@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 
 from convkit import __version__
+from convkit.budget import within_budget
 from convkit.errors import ConvkitError
-from convkit.evaluation import begin_evaluation
+from convkit.evaluation import Evaluation, begin_evaluation
 from convkit.fetching import fetched
 from convkit.graph.census import Census, census_of
 from convkit.graph.model import Model
@@ -17,7 +18,7 @@ from convkit.graph.simplify import simplify
 from convkit.graph.work import declared_work
 from convkit.measure.compare import compare_outputs, hold_against, refuse_difference
 from convkit.measure.latency import PLANS, measure_latency
-from convkit.narrowing import narrow
+from convkit.narrowing import Narrowed, narrow
 from convkit.order import Order, prepare
 from convkit.pipeline.artifact import use_index
 from convkit.pipeline.cache import Cache
@@ -125,7 +126,7 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     evaluation = begin_evaluation(order, run, exported)
     if evaluation is not None:
         dossier.metric, dossier.accuracy = evaluation.metric, (evaluation.source, None)
-    narrowed = narrow(order, run, simplified.model, exported)
+    narrowed = _narrowed(order, run, simplified.model, exported, evaluation, dossier)
     final, dossier.quantized = narrowed.model, narrowed.quantized
     _require_equal(run, dossier, dossier.final_label, narrowed.judged, precision, _final_check(request))
     if evaluation is not None:
@@ -157,6 +158,17 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
         dossier.timings = _measure(order, run, dossier, simplified.model, final, fresh=True)
     _require_gates(dossier, final, compiled)
     return _publish(order, run, dossier, final, compiled, lock, signer)
+
+
+def _narrowed(
+    order: Order, run: Runner, model: Model, exported: Exported, evaluation: Evaluation | None, dossier: Dossier
+) -> Narrowed:
+    """Write the graph in the precision asked for; where its accuracy has a budget, search for a way to keep within it."""
+    request = order.request
+    if evaluation is None or request.accuracy.max_drop is None or not request.quantize.precision.is_calibrated:
+        return narrow(order, run, model, exported)
+    narrowed, dossier.trials = within_budget(order, run, model, exported, evaluation)
+    return narrowed
 
 
 @step(version=1, stage="check", title="Count operators", needs="onnx")

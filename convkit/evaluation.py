@@ -99,6 +99,7 @@ def metric_for(options: AccuracyOptions, interface: Interface, data: Artifact) -
         )
     if name not in (TOP1, AGREEMENT):
         outputs = (options.output,) if options.output is not None else tuple(spec.name for spec in interface.outputs)
-        return Metric(name=name, outputs=outputs, labels=labels, function=find_function(name, "--metric"))
+        function = find_function(name, "--metric")
+        return Metric(name=function.name, outputs=outputs, labels=labels, function=function)
     output = judged_output(interface, options.output, name)
     return Metric(name=name, outputs=(output,), labels=labels if name == TOP1 else None)

@@ -11,11 +11,12 @@ from convkit.order import Order
 from convkit.pipeline.runner import Runner
 from convkit.quantize.calibrate import collect_ranges
 from convkit.quantize.dynamic import quantize_dynamic
+from convkit.quantize.ranges import Ranges
 from convkit.quantize.result import Quantized
 from convkit.quantize.static import quantize_static
 from convkit.quantize.weight_only import quantize_weights
 from convkit.sources.exported import Exported
-from convkit.spec.options import Precision
+from convkit.spec.options import CalibrationMethod, Precision
 
 SCALES_IN_16_BITS, INT4_IN_ONNX = 19, 21
 """The opsets from which on QuantizeLinear has FP16 scales, and DequantizeLinear blocks of INT4."""
@@ -31,8 +32,8 @@ class Narrowed(msgspec.Struct, frozen=True, kw_only=True):
     """Where the scales come from; None where none were needed."""
 
 
-def narrow(order: Order, run: Runner, model: Model, exported: Exported, *, keep: tuple[str, ...] = ()) -> Narrowed:
-    """Write a graph in the precision asked for; the nodes of `keep` stay as they are.
+def narrow(order: Order, run: Runner, model: Model, exported: Exported) -> Narrowed:
+    """Write a graph in the precision asked for.
 
     Raises:
         UsageError: nothing in the graph can be written so.
@@ -54,15 +55,44 @@ def narrow(order: Order, run: Runner, model: Model, exported: Exported, *, keep:
             four = run(quantize_weights, model, form=profile.four_bits)
             return Narrowed(model=four.model, judged=four.model, quantized=four)
         case Precision.INT8 | Precision.INT8_FP16:
-            mixed = options.precision is Precision.INT8_FP16
-            if mixed:
-                model = run(raise_opset, model, opset=SCALES_IN_16_BITS)
-            ranges = run(collect_ranges, model, data=order.calibration, samples=options.samples)
-            static = run(quantize_static, model, ranges=ranges, profile=profile, method=options.method, keep=keep)
-            if not mixed:
-                return Narrowed(model=static.model, judged=static.model, quantized=static)
-            rest = _in_sixteen_bits(run, static.model, exported, Precision.FP16)
-            return msgspec.structs.replace(rest, quantized=static)
+            model, ranges = calibrated(order, run, model)
+            return finished(order, run, model, exported, ranges=ranges, method=options.method)
+
+
+def calibrated(order: Order, run: Runner, model: Model) -> tuple[Model, Ranges]:
+    """Collect the ranges of a model's activations; return them with the graph, in an opset that will do.
+
+    Raises:
+        InputError: the calibration data do not fit.
+        StepError: the model cannot be run on them.
+    """
+    options = order.request.quantize
+    if options.precision is Precision.INT8_FP16:
+        model = run(raise_opset, model, opset=SCALES_IN_16_BITS)
+    return model, run(collect_ranges, model, data=order.calibration, samples=options.samples)
+
+
+def finished(
+    order: Order,
+    run: Runner,
+    model: Model,
+    exported: Exported,
+    *,
+    ranges: Ranges,
+    method: CalibrationMethod,
+    keep: tuple[str, ...] = (),
+) -> Narrowed:
+    """Quantize a graph whose ranges are known, as the target's profile wants it; the nodes of `keep` stay in FP32.
+
+    Raises:
+        UsageError: nothing in the graph can be quantized.
+        StepError: a weight or a range is not finite.
+    """
+    static = run(quantize_static, model, ranges=ranges, profile=order.target.profile, method=method, keep=keep)
+    if order.request.quantize.precision is not Precision.INT8_FP16:
+        return Narrowed(model=static.model, judged=static.model, quantized=static)
+    rest = _in_sixteen_bits(run, static.model, exported, Precision.FP16)
+    return msgspec.structs.replace(rest, quantized=static)
 
 
 def _in_sixteen_bits(run: Runner, model: Model, exported: Exported, precision: Precision) -> Narrowed:

@@ -81,6 +81,7 @@ class Dossier:
         self.candidate: str | None = None
         self.metric: Metric | None = None
         self.accuracy: tuple[Accuracy, Accuracy | None] | None = None
+        self.trials: tuple[document.Trial, ...] = ()
         """How good the source framework's model is, and the final one."""
         self.max_drop: float | None = None
         self.gate_options = GateOptions()
@@ -150,6 +151,7 @@ class Dossier:
             verification=None if last is None else document.Verification(passed=last.passed, outputs=last.outputs),
             gates=self.gates(),
             accuracy=self._accuracy(),
+            trials=self.trials,
             warnings=tuple(Caution(code=warning.code, message=warning.message) for warning in run.warnings),
             error=None
             if error is None

@@ -89,6 +89,24 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     """The engine does not run here: `final` is that of its ONNX graph in ONNX Runtime."""
 
 
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """One model on the way to an accuracy budget, judged by the metric."""
+
+    what: str
+    """How it was quantized: calibration method, repair, how much precision was given back."""
+    value: float
+    """The metric."""
+    drop: float
+    """What was lost against the source framework's model."""
+    sqnr_db: float | None = None
+    """10 log10 of signal over noise of the outputs against the FP32 graph's, on calibration data; None: no noise."""
+    latency_ms: float | None = None
+    """The median of a moment; None where the runtime does not run here."""
+    kept: int = 0
+    """Nodes that were given their precision back."""
+    passed: bool = False
+
+
 class Caution(msgspec.Struct, frozen=True, kw_only=True):
     """A warning, with a stable code."""
 
@@ -274,6 +292,8 @@ class Report(Result, frozen=True, kw_only=True, tag="convkit.report/1"):
     checks: tuple[Check, ...] = ()
     simplification: Simplification | None = None
     calibration: Calibration | None = None
+    trials: tuple[Trial, ...] = ()
+    """The search for a model within the accuracy budget, in the order in which they were judged; empty: none."""
     machine: Machine | None = None
     libraries: dict[str, str] = {}
     """Distributions that took part, and their versions."""

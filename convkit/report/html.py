@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from convkit.report.bars import Bars, bars
 from convkit.report.document import Report
+from convkit.report.scatter import Scatter, scatter
 from convkit.report.sheet import Sheet, sheet, tone
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class _Page(NamedTuple):
 
     sheet: Sheet
     drawings: tuple[Bars, ...]
+    scatter: Scatter | None
     prefix: str
     """Stands before the ids of its sections, which are unique on the page."""
 
@@ -39,7 +41,12 @@ def to_html(*reports: Report) -> str:
     )
     environment.filters.update(tone=tone, breakable=_breakable)
     pages = [
-        _Page(sheet=sheet(report), drawings=bars(report), prefix=f"{number}-" if number else "")
+        _Page(
+            sheet=sheet(report),
+            drawings=bars(report),
+            scatter=scatter(report),
+            prefix=f"{number}-" if number else "",
+        )
         for number, report in enumerate(reports)
     ]
     title = pages[0].sheet.title if len(pages) == 1 else f"{len(pages)} models"

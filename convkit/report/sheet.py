@@ -126,8 +126,8 @@ def _better(report: Report) -> Iterator[str]:
 
 def _sections(report: Report) -> Iterator[Section]:
     for make in (
-        _warnings, _before_after, _speed, _gates, _accuracy, _numbers, _result, _calibration, _operators, _steps,
-        _source, _where, _how,
+        _warnings, _before_after, _speed, _gates, _accuracy, _search, _numbers, _result, _calibration, _operators,
+        _steps, _source, _where, _how,
     ):  # fmt: skip
         yield from make(report)
 
@@ -259,6 +259,26 @@ def _accuracy(report: Report) -> Iterator[Section]:
         ("verdict", accuracy.verdict.value if accuracy.verdict else None),
     )
     yield Section(key="accuracy", title="Accuracy", lines=lines, table=table)
+
+
+def _search(report: Report) -> Iterator[Section]:
+    if not report.trials or report.accuracy is None:
+        return
+    metric = report.accuracy.metric
+    rows = tuple(
+        (
+            trial.what,
+            units.accuracy(trial.value, metric),
+            units.accuracy(trial.drop, metric),
+            units.decibel(trial.sqnr_db, max_abs=None),
+            units.NOTHING if trial.latency_ms is None else units.milliseconds(trial.latency_ms),
+            "passed" if trial.passed else "failed",
+        )
+        for trial in report.trials
+    )
+    table = Table(columns=("quantized", metric, "lost", "SQNR", "latency", "budget"), rows=rows, align="lrrrrl")
+    lines = (f"{len(rows)} {'model was' if len(rows) == 1 else 'models were'} judged, in this order.",)
+    yield Section(key="search", title="Search within the accuracy budget", lines=lines, table=table)
 
 
 def _numbers(report: Report) -> Iterator[Section]:
