@@ -28,6 +28,7 @@ HEAD: dict[str, tuple[type, ...]] = {
     "stages": (list,),
     "verification": (dict, type(None)),
     "gates": (list,),
+    "accuracy": (dict, type(None)),
     "warnings": (list,),
     "error": (dict, type(None)),
 }
