@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False  # typing's own would have to be imported
 if TYPE_CHECKING:
-    from convkit.api import build, check, compare, convert, convert_fleet, read_reports
+    from convkit.api import build, check, compare, compare_models, convert, convert_fleet, read_reports
     from convkit.checking import CheckReport
     from convkit.errors import (
         CheckError,
@@ -43,6 +43,7 @@ __all__ = [
     "build",
     "check",
     "compare",
+    "compare_models",
     "convert",
     "convert_fleet",
     "read_reports",
@@ -57,6 +58,7 @@ _HOMES = {
     "build": "convkit.api",
     "check": "convkit.api",
     "compare": "convkit.api",
+    "compare_models": "convkit.api",
     "convert": "convkit.api",
     "convert_fleet": "convkit.api",
     "read_reports": "convkit.api",

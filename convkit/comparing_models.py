@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,7 +111,7 @@ def compare_models(
     use_index(StatIndex(cache.root / "digests.sqlite"))
     with Runner(cache, observer) as run:
         data = _data(samples) if samples is not None else None
-        command = f"convkit compare {before} {after}"
+        command = f"convkit compare {shlex.quote(str(before))} {shlex.quote(str(after))}"
         old = open_model(before, run, trust=trust, data=data, command=command)
         new = open_model(after, run, trust=trust, data=None, command=command)
         if data is not None:

@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cache": ("convkit.cli.cache", "What is remembered, and making room."),
     "build": ("convkit.cli.build", "Build the engines still pending, where a GPU is."),
     "report": ("convkit.cli.report", "Show the report of a conversion, or of every model of a repository."),
-    "compare": ("convkit.cli.compare", "What changed between two releases, by their reports."),
+    "compare": ("convkit.cli.compare", "What changed between two releases; where two models part."),
     "check": ("convkit.cli.check", "Check a model repository: digests, configurations, releases, answers."),
     "schema": ("convkit.cli.schema", "Print the JSON Schema of what convkit reads and writes."),
 }
