@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from convkit.graph.feed import batches
@@ -12,7 +13,7 @@ from convkit.pipeline.allowance import cores
 from convkit.pipeline.artifact import Artifact
 from convkit.pipeline.step import step
 from convkit.quantize.observed import observed_tensors
-from convkit.quantize.probe import Probe
+from convkit.quantize.probe import Look, Probe
 from convkit.quantize.ranges import Ranges, save_ranges
 from convkit.quantize.statistics import Statistics
 from convkit.spec.tensor import Interface
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 HELD_BYTES = 100_000_000
-"""Activations held at a time; a single row that has more is run alone."""
+"""Activations held at a time: those of a run, and those of the last that are still being counted."""
 MOST_ROWS = 64
 
 Inputs = Mapping[str, "np.ndarray"]
@@ -52,18 +53,52 @@ def collect_ranges(model: Model, *, data: Artifact | None, samples: int) -> Rang
     """
     observed = observed_tensors(load_model(model, weights=False).graph)
     rows = batches(model.interface, data, size=1, at_most=samples)
+    first = next(rows)
+    done = len(next(iter(first.values())))
     with Probe(model, observed, threads=cores()) as probe:
-        first = next(rows)
-        done = len(next(iter(first.values())))
-        total = probe.look(first, first_row=0)
-        size = _rows_together(model.interface, probe.row_bytes)
+        tally = Tally()
+        tally.add(probe.look(first, first_row=0))
+        row_bytes = tally.held // done
+        size = _rows_together(model.interface, row_bytes)
         for portion in _portions(rows, size, first_row=done):
             events.progress(done, samples, "samples")
-            _merge(total, probe.look(portion.inputs, first_row=portion.first_row))
+            tally.settle(HELD_BYTES - row_bytes * portion.rows)
+            tally.add(probe.look(portion.inputs, first_row=portion.first_row))
             done += portion.rows
-    for name in probe.masks:
-        total.pop(name, None)
-    return save_ranges(total, observed.views, samples=done)
+        tally.settle(0)
+    seen = {name: statistics for name, statistics in tally.total.items() if name not in probe.masks}
+    return save_ranges(seen, observed.views, samples=done)
+
+
+class Tally:
+    """What has been counted, and what is being counted while the model runs on."""
+
+    def __init__(self) -> None:
+        self.total: dict[str, Statistics] = {}
+        self.held = 0
+        """Bytes of the tensors that are not counted yet."""
+        self._waiting: deque[Look] = deque()
+
+    def add(self, looks: Iterable[Look]) -> None:
+        """Expect the results of these."""
+        for look in looks:
+            self.held += look.bytes
+            self._waiting.append(look)
+
+    def settle(self, most: int) -> None:
+        """Take in results, in the order in which they were expected, until at most so many bytes are held.
+
+        Raises:
+            StepError: a tensor held NaN or infinity.
+        """
+        while self._waiting and self.held > max(most, 0):
+            look = self._waiting.popleft()
+            statistics = look.statistics.result()
+            self.held -= look.bytes
+            if look.name in self.total:
+                self.total[look.name].merge(statistics)
+            else:
+                self.total[look.name] = statistics
 
 
 def _portions(rows: Iterator[Inputs], size: int, *, first_row: int) -> Iterator[Portion]:
@@ -91,12 +126,4 @@ def _rows_together(interface: Interface, row_bytes: int) -> int:
     firsts = {spec.dims[0] if spec.dims else 0 for spec in (*interface.inputs, *interface.outputs)}
     if len(firsts) > 1 or isinstance(firsts.pop(), int):
         return 1
-    return max(1, min(MOST_ROWS, HELD_BYTES // max(row_bytes, 1)))
-
-
-def _merge(total: dict[str, Statistics], seen: dict[str, Statistics]) -> None:
-    for name, statistics in seen.items():
-        if name in total:
-            total[name].merge(statistics)
-        else:
-            total[name] = statistics
+    return max(1, min(MOST_ROWS, HELD_BYTES // 2 // max(row_bytes, 1)))

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from convkit.errors import StepError
 from convkit.graph.model import MODEL_FILE, Model, load_model
@@ -28,15 +28,23 @@ MASK = -1e4
 """A number that attention adds to what must not be attended to is at most this; no range should hold it."""
 
 
-class Probe:
-    """An ONNX Runtime session that gives out the observed tensors, and what counts them. Use it as a context manager.
+class Look(NamedTuple):
+    """A tensor that is being counted; it is held until the result is there."""
 
-    The model runs on all threads, then all threads count; so one portion of activations is held at a time.
+    name: str
+    bytes: int
+    statistics: Future[Statistics]
+
+
+class Probe:
+    """An ONNX Runtime session that gives out the observed tensors, and threads that count them.
+
+    Use it as a context manager.
 
     Args:
         model: a floating point graph.
         observed: the tensors to look at.
-        threads: that the model runs on.
+        threads: that the model runs on, and that count.
 
     Raises:
         StepError: ONNX Runtime refuses the model.
@@ -53,8 +61,6 @@ class Probe:
         self._may_mask = observed.may_mask
         self.masks: set[str] = set()
         """Tensors that were found to hold an attention's mask; they have no range."""
-        self.row_bytes = 0
-        """Bytes of the observed tensors for one row, in the last run."""
 
     def __enter__(self) -> Self:
         return self
@@ -64,28 +70,23 @@ class Probe:
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def look(self, inputs: Mapping[str, np.ndarray], *, first_row: int) -> dict[str, Statistics]:
-        """Run the model once and return what was seen of each tensor.
+    def look(self, inputs: Mapping[str, np.ndarray], *, first_row: int) -> Iterator[Look]:
+        """Run the model once, and let other threads count what came of it.
 
         Args:
             inputs: one batch.
             first_row: which row of the data the batch begins with, for messages.
 
         Raises:
-            StepError: ONNX Runtime fails, or a tensor holds NaN or infinity.
+            StepError: ONNX Runtime fails; or, as the result of a look, a tensor holds NaN or infinity.
         """
         rows = len(next(iter(inputs.values())))
-        self.row_bytes = 0
-        counting: dict[str, Future[Statistics]] = {}
-        array: np.ndarray | None = None
         for name, array in self._tensors(inputs):
-            self.row_bytes += array.nbytes // rows
             if name in self._may_mask and array.size and array.min() <= MASK:
                 self.masks.add(name)
-            else:
-                counting[name] = self._pool.submit(_statistics, name, array, self._axes.get(name), first_row, rows)
-        array = None  # the last one's memory, too
-        return {name: future.result() for name, future in counting.items()}
+                continue
+            axis = self._axes.get(name)
+            yield Look(name, array.nbytes, self._pool.submit(_statistics, name, array, axis, first_row, rows))
 
     def _tensors(self, inputs: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
         """Run the model and yield each tensor, without a copy; its memory is ONNX Runtime's again once it is let go."""
