@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from convkit.errors import InputError
+from convkit.pipeline.artifact import read_record
 from convkit.report.document import Report, read_report
 from convkit.report.render import Format, render_all
 from convkit.serving.check_layout import find_models, versions_of
@@ -52,7 +53,7 @@ def read_reports(path: Path) -> dict[str, Report]:
 
 def _bytes_of(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return read_record(file)
     except OSError as error:
         raise InputError(
             f"{file} cannot be read: {error.strerror}", hint="let this user read it", code="report.unreadable"

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 VARINT, _FIXED64, BYTES, _FIXED32 = 0, 1, 2, 5
 
 
+_MOST_FIELDS = 1 << 22
+"""Of one message: beyond it nothing is a model, and going on would take minutes."""
+
+
 class WireError(ValueError):
     """The bytes are no protobuf message."""
 
@@ -81,10 +85,13 @@ def fields(data: memoryview) -> Iterator[Field]:
     Raises:
         WireError: the bytes are no protobuf message.
     """
-    at = 0
+    at = count = 0
     while at < len(data):
         start = at
         head, at = read_varint(data, at)
+        count += 1
+        if head < 8 or count > _MOST_FIELDS:
+            raise WireError(f"field number 0 at byte {start}" if head < 8 else f"more than {_MOST_FIELDS} fields")
         wire_type = head & 7
         body = at
         if wire_type == VARINT:

@@ -77,6 +77,21 @@ def open_regular(path: Path) -> io.FileIO:
     return stream
 
 
+_MOST_RECORD = 64 << 20
+
+
+def read_record(path: Path) -> bytes:
+    """Return the bytes of a file that is kept beside models: a manifest, a configuration, a report.
+
+    Raises:
+        OSError: it cannot be read, is a pipe or a device, or has more than 64 MiB, which none of these has.
+    """
+    with open_regular(path) as stream:
+        if os.fstat(stream.fileno()).st_size > _MOST_RECORD:
+            raise OSError(errno.EFBIG, "has more than 64 MiB", str(path))
+        return stream.readall()
+
+
 def digest_bytes(data: bytes) -> str:
     """Return ``sha256:`` and the hexadecimal digest of `data`."""
     return "sha256:" + hashlib.sha256(data).hexdigest()

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from convkit.errors import InputError
 from convkit.graph.header import Header, HeaderTensor, read_header
 from convkit.graph.wire import WireError
+from convkit.pipeline.artifact import read_record
 from convkit.serving.check_files import Version
 from convkit.serving.publish import CONFIG, CONFIGS, WARMUP
 from convkit.serving.remark import Remark, Severity, place_in
@@ -47,7 +48,7 @@ class ConfigCheck:
     def remarks(self) -> Iterator[Remark]:
         """Read, lint and hold against files; `config` is there afterwards where it could be read."""
         try:
-            self.config = config = parse(self.path.read_text(encoding="utf-8"), where=self.where)
+            self.config = config = parse(read_record(self.path).decode(), where=self.where)
         except InputError as error:
             yield Remark(code=error.code, message=error.message, hint=error.hint, path=self.where)
             return

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
 from convkit.errors import ConvkitError
-from convkit.pipeline.artifact import digest_file, open_regular
+from convkit.pipeline.artifact import digest_file, read_record
 from convkit.serving.publish import CONFIG, MANIFEST, PENDING, RECORDS
 from convkit.serving.records import SUMS, read_sums
 from convkit.serving.remark import Remark, Severity, place_in
@@ -18,7 +17,6 @@ from convkit.serving.statement import Statement, read_statement
 from convkit.spec.paths import is_plain
 from convkit.targets.build_plan import FILE_NAME, read_build_plan
 
-_MOST_BYTES = 64 << 20
 _AGAIN = "publish the version again: convkit convert ... --version N --replace"
 
 
@@ -127,17 +125,12 @@ def check_unknown_beside(repository: Path, model: Path, known: Iterable[str]) ->
 
 def _read(repository: Path, path: Path, remarks: list[Remark]) -> bytes | None:
     try:
-        with open_regular(path) as stream:
-            size = os.fstat(stream.fileno()).st_size
-            data = stream.readall() if size <= _MOST_BYTES else None
+        return read_record(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         remarks.append(_unreadable(repository, path, error))
         return None
-    if data is None:
-        remarks.append(_damaged(repository, path, f"has {size >> 20} MiB, more than any record"))
-    return data
 
 
 def _statement(repository: Path, version: Version, manifest: bytes | None, remarks: list[Remark]) -> Statement | None:

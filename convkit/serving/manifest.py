@@ -15,7 +15,7 @@ import msgspec
 
 from convkit import __version__
 from convkit.errors import CheckError, InputError
-from convkit.pipeline.artifact import digest_bytes, digest_file
+from convkit.pipeline.artifact import digest_bytes, digest_file, read_record
 from convkit.pipeline.identity import library_versions
 from convkit.serving.statement import read_statement
 from convkit.spec.damage import NOT_JSON
@@ -81,7 +81,7 @@ class Lock:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._data = path.read_bytes()
+            self._data = read_record(path)
             self._statement = read_statement(self._data)
         except (OSError, ValueError) as error:
             raise InputError(
