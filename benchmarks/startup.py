@@ -46,10 +46,10 @@ def contenders() -> dict[str, list[str]]:
     }
 
 
-def start_once(command: list[str]) -> tuple[float, float]:
+def start_once(command: list[str], *, cwd: Path = ROOT) -> tuple[float, float]:
     """Return the wall seconds and peak MB of one run of `command`; end with a message where it fails."""
     launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, *command]
-    said = subprocess.run(launcher, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    said = subprocess.run(launcher, cwd=cwd, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
     if said[2] != "0":
         sys.exit(f"{' '.join(command)}: exit status {said[2]}")
     return float(said[0]), int(said[1]) * 1024 / 1e6
