@@ -77,6 +77,8 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last resort: a bug, said in one line
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _failed(_no_space(error), debug=debug, as_json=as_json)
+        if isinstance(error, OSError) and error.errno in (errno.EIO, errno.ESTALE):
+            return _failed(_failing_disk(error), debug=debug, as_json=as_json)
         return _failed(_bug(error), debug=True, as_json=as_json)
 
 
@@ -85,6 +87,17 @@ def _no_space(error: OSError) -> ConvkitError:
     full = MissingError(f"no space left in {where}", hint="free some space and run the command again", code="disk.full")
     full.__cause__ = error
     return full
+
+
+def _failing_disk(error: OSError) -> ConvkitError:
+    where = error.filename or "what is read or written"
+    failing = MissingError(
+        f"the disk failed: {error.strerror}: {where}",
+        hint="see to the disk or the mount, and run the command again",
+        code="disk.failed",
+    )
+    failing.__cause__ = error
+    return failing
 
 
 def _with_value(argument: str) -> str:

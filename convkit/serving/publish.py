@@ -15,7 +15,6 @@ import msgspec
 
 from convkit.errors import CheckError, UsageError
 from convkit.pipeline.artifact import digest_file
-from convkit.serving.holding import locked as locked
 from convkit.serving.holding import told
 from convkit.serving.in_place import flush_tree, staging_folder, write_file
 from convkit.serving.manifest import results
