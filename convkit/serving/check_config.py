@@ -15,7 +15,7 @@ from convkit.serving.check_files import Version
 from convkit.serving.publish import CONFIG, CONFIGS, WARMUP
 from convkit.serving.remark import Remark, Severity, place_in
 from convkit.serving.triton_lint import lint
-from convkit.serving.triton_text import ModelConfig, parse, proto
+from convkit.serving.triton_text import ModelConfig, parse, type_name
 from convkit.spec.paths import is_plain
 from convkit.spec.tensor import DType
 
@@ -117,7 +117,7 @@ class ConfigCheck:
                 hint="a server does not load the model: publish it again, or take the warm-up out",
             )
             return
-        bits = next((d.bits for d in DType if d.triton == proto().DataType.Name(tensor.data_type)), 0)
+        bits = next((d.bits for d in DType if d.triton == type_name(tensor.data_type)), 0)
         wanted = math.prod(tensor.dims) * bits // 8
         if bits and path.stat().st_size != wanted:
             yield self._remark(
@@ -215,7 +215,7 @@ def _tensor_faults(config: ModelConfig, header: Header) -> Iterator[Fault]:
 
 
 def _type_fault(tensor: Any, actual: HeaderTensor) -> Iterator[Fault]:
-    configured = proto().DataType.Name(tensor.data_type)
+    configured = type_name(tensor.data_type)
     dtype = DType.from_onnx(actual.elements)
     found = dtype.triton if dtype else f"of ONNX's type {actual.elements}, which Triton does not have"
     if configured != found:

@@ -15,7 +15,7 @@ from convkit.errors import CheckError
 from convkit.graph.model import numpy_dtype
 from convkit.serving.server import Server
 from convkit.serving.triton import wire_bytes
-from convkit.serving.triton_text import ModelConfig, proto
+from convkit.serving.triton_text import ModelConfig, type_name
 from convkit.spec.tensor import DType
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _wire_shape(config: ModelConfig, tensor: Any, array: np.ndarray) -> list[int
 
 
 def _datatype(tensor: Any) -> str:
-    name: str = proto().DataType.Name(tensor.data_type).removeprefix("TYPE_")
+    name: str = type_name(tensor.data_type).removeprefix("TYPE_")
     return "BYTES" if name == "STRING" else name
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from convkit.serving.triton_text import ModelConfig, proto
+from convkit.serving.triton_text import ModelConfig, proto, type_name
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,11 +134,10 @@ def _warmup(config: ModelConfig, warmup: Any) -> Iterator[Finding]:
 
 def _warmup_input(where: str, name: str, sent: Any, expected: Any) -> Iterator[Finding]:
     if sent.data_type != expected.data_type:
-        types = proto().DataType
         yield Finding(
             code="triton.warmup-type",
-            message=f"{where} sends '{name}' as {types.Name(sent.data_type)}, "
-            f"and the model takes {types.Name(expected.data_type)}",
+            message=f"{where} sends '{name}' as {type_name(sent.data_type)}, "
+            f"and the model takes {type_name(expected.data_type)}",
             hint="send the input's own data_type",
         )
     if not _fits(list(sent.dims), list(expected.dims)):

@@ -77,6 +77,12 @@ def parse(text: str, *, where: str = "config.pbtxt") -> ModelConfig:
         ) from error
 
 
+def type_name(number: int) -> str:
+    """Return the name of a data type, such as ``TYPE_FP32``; of a number that has none, which text may hold, itself."""
+    types = proto().DataType
+    return str(types.Name(number)) if number in types.values() else str(number)
+
+
 def _generated_file() -> Path:
     package = importlib.util.find_spec("tritonclient.grpc")
     for folder in (package and package.submodule_search_locations) or ():

@@ -122,13 +122,14 @@ class OnnxFiles(Kind):
         from convkit.pipeline.artifact import gather
         from convkit.sources.onnx import find_external_data, import_onnx
         from convkit.spec.options import ExportOptions, Simplifier
+        from convkit.spec.paths import is_plain
 
         (folder / name).write_bytes(data)
         (folder / "w.bin").write_bytes(bytes(64))
         with contextlib.suppress(WireError):
             read_header(folder / name)
         external = find_external_data(gather(folder, [name])).names
-        if all((folder / file).is_file() for file in external):
+        if all(is_plain(file) and (folder / file).is_file() for file in external):
             source = gather(folder, [name, *external])
             options = ExportOptions()
             exported = import_onnx(source, file=name, metadata=None, options=options, samples=None, max_opset=21)
