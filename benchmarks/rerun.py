@@ -102,12 +102,10 @@ def measured(megabytes: int, runs: int, folder: Path) -> dict[str, Any]:
     before = state(folder)
     time.sleep(3)  # files so young are read again, whatever the file system says
     os.environ["CONVKIT_CACHE_DIR"] = str(folder / "cache")
-    again = []
-    for _ in range(runs + 1):
-        _, said = converted(model, folder, 0.0)
-        if said["status"] != "unchanged" or state(folder) != before:
-            sys.exit(f"{megabytes} MB: {said['status']}, and what was written: {set(state(folder)) ^ set(before)}")
-        again.append(start_once(command(model, folder), cwd=folder))
+    again = [start_once(command(model, folder), cwd=folder) for _ in range(runs + 1)]
+    _, said = converted(model, folder, 0.0)
+    if said["status"] != "unchanged" or state(folder) != before:
+        sys.exit(f"{megabytes} MB: {said['status']}, and what was written: {set(state(folder)) ^ set(before)}")
     return {"bytes": size, "first": first.__dict__, "second": again[0], "later": again[1:]}
 
 
