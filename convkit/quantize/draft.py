@@ -24,7 +24,9 @@ class Draft:
         self.nodes: list[onnx.NodeProto] = []
         """What has been written so far."""
         self._taken = {name for node in graph.node for name in (node.name, *node.input, *node.output)}
-        self._taken |= {tensor.name for tensor in (*graph.initializer, *graph.input, *graph.output)} | _inside(graph)
+        self._taken |= {tensor.name for tensor in (*graph.initializer, *graph.input, *graph.output)} | names_inside(
+            graph
+        )
         self._replaced: dict[str, None] = {}
 
     def node(self, operator: str, inputs: list[str], output: str, name: str, *, axis: int | None = None) -> None:
@@ -61,7 +63,7 @@ class Draft:
         del graph.node[:]
         graph.node.extend(self.nodes)
         feeders = {name: node for node in graph.node if node.op_type in _FEEDERS for name in node.output}
-        readers: dict[str, int] = dict.fromkeys([*(value.name for value in graph.output), *_inside(graph)], 1)
+        readers: dict[str, int] = dict.fromkeys([*(value.name for value in graph.output), *names_inside(graph)], 1)
         for name in (name for node in graph.node for name in node.input):
             readers[name] = readers.get(name, 0) + 1
         dead, idle = set(), set()
@@ -79,7 +81,7 @@ class Draft:
         _keep_only(graph.input, lambda value: value.name not in dead)
 
 
-def _inside(graph: onnx.GraphProto) -> set[str]:
+def names_inside(graph: onnx.GraphProto) -> set[str]:
     """Return the names that inner graphs read."""
     inner = [each for each in subgraphs(graph) if each is not graph]
     names = {name for each in inner for node in each.node for name in (*node.input, *node.output)}

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from convkit.errors import UsageError
-from convkit.graph.model import Model, load_model
+from convkit.graph.model import Model
 from convkit.graph.names import name_nodes, strip_origins, subgraphs
 from convkit.graph.opset import raise_opset
 from convkit.graph.quant_profile import QuantProfile
-from convkit.graph.weights import ModelWriter, Weights
+from convkit.graph.weights import Weights
 from convkit.pipeline import events
 from convkit.pipeline.step import step
 from convkit.quantize.grid import LEVELS
+from convkit.quantize.outline import read_outline, write_outline
 from convkit.quantize.placement import Kept
 from convkit.quantize.qdq import insert_qdq
 from convkit.quantize.ranges import Ranges, RangeTable, open_ranges
 from convkit.quantize.result import Quantized
 from convkit.quantize.rewrites import rewrite
 from convkit.spec.options import CalibrationMethod
-from convkit.spec.tensor import Interface
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx
-
-SMALL = 1024
-"""Elements of the weights that are read with the graph."""
 
 LEAST_OPSET = 13
 """QuantizeLinear has one scale for each channel from here on."""
@@ -54,7 +50,7 @@ def quantize_static(
     """
     model = raise_opset(model, opset=LEAST_OPSET)
     weights = Weights(model)
-    proto = _graph_of(model, weights)
+    proto = read_outline(model, weights)
     _refuse_quantized(proto)
     name_nodes(proto.graph)
     rewrite(proto, profile.rewrites, keep=frozenset(keep))
@@ -72,33 +68,12 @@ def quantize_static(
     proto.producer_name, proto.producer_version = "", ""
     proto.graph.ClearField("value_info")
     return Quantized(
-        model=_written(proto, weights, model.interface),
+        model=write_outline(proto, weights, model.interface),
         method=method.value,
         samples=ranges.samples,
         nodes=inserted.products,
         kept=tuple(each.node for each in inserted.kept),
     )
-
-
-def _graph_of(model: Model, weights: Weights) -> onnx.ModelProto:
-    """Read the graph with what shape inference wants to see of its weights: the small ones."""
-    proto = load_model(model, weights=False)
-    for tensor in proto.graph.initializer:
-        if math.prod(tensor.dims) <= SMALL:
-            tensor.CopyFrom(weights.tensor(tensor.name))
-    return proto
-
-
-def _written(proto: onnx.ModelProto, weights: Weights, interface: Interface) -> Model:
-    """Write the graph with the weights that are new, and those that stay as they were."""
-    from onnx import helper
-
-    sizes = (math.prod(t.dims) * helper.tensor_dtype_to_np_dtype(t.data_type).itemsize for t in proto.graph.initializer)
-    writer = ModelWriter(expected_bytes=sum(sizes))
-    for tensor in proto.graph.initializer:
-        writer.add(weights.tensor(tensor.name) if tensor.name in weights else tensor)
-    proto.graph.ClearField("initializer")
-    return writer.finish(proto, interface)
 
 
 class _Chosen:

@@ -1,0 +1,70 @@
+"""Smoothing: outliers of single channels moved from activations into the weights that multiply them.
+
+Xiao, Lin, Seznec, Wu, Demouth and Han (2023), "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large
+Language Models", section 4.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from convkit.graph.model import Model
+from convkit.graph.weights import Weights
+from convkit.pipeline.step import step
+from convkit.quantize.channels import Joints
+from convkit.quantize.constants import Constants
+from convkit.quantize.equalize import LARGEST, observed
+from convkit.quantize.outline import read_outline, write_outline
+from convkit.quantize.ranges import Ranges, open_ranges
+from convkit.quantize.rescale import Rescaled
+
+if TYPE_CHECKING:
+    from convkit.quantize.constants import Array
+
+PRODUCTS = ("MatMul", "Gemm")
+
+
+@step(version=1, stage="quantize", title="Smooth the activations", needs="onnx")
+def smooth(model: Model, *, ranges: Ranges, alpha: float = 0.5) -> Model:
+    """Divide the channels that matrix products read by s_j = max|X_j|^α / max|W_j|^(1-α), and multiply W_j by it.
+
+    Only where that costs nothing: s goes into the constants of what makes X, a LayerNormalization, a product with a
+    vector, or another matrix product, and whatever reads X is a product with constant weights. The model computes
+    what it did, within the rounding of float32. Tensors keep their names, but hold other numbers: ranges must be
+    collected anew.
+
+    Args:
+        model: the simplified floating point graph.
+        ranges: what calibration saw of its activations.
+        alpha: 0 to 1: how much of the difficulty moves from the activations into the weights.
+
+    Raises:
+        InputError: a weight's external data cannot be read.
+    """
+    weights = Weights(model)
+    proto = read_outline(model, weights)
+    constants = Constants(proto.graph, lambda tensor: weights.array(tensor.name))
+    joints = Joints(proto, constants)
+    rescaled = Rescaled(constants, joints.nodes)
+    table = open_ranges(ranges)
+    for joint in joints.before_products(PRODUCTS):
+        seen = None if joint.bounds else observed(joint, table)
+        if seen is not None:
+            rescaled.scale(joint, smoothing_scales(seen, rescaled.largest(joint.readers), alpha))
+    changed = rescaled.write(proto.graph)
+    if not changed:
+        return model
+    proto.graph.ClearField("value_info")
+    return write_outline(proto, weights, model.interface, changed=changed)
+
+
+def smoothing_scales(seen: Array, weights: Array, alpha: float) -> Array:
+    """Return s (float64) for each channel from the largest magnitudes of activations and weights; 1 for dead ones."""
+    import numpy as np
+
+    alive = (seen > 0) & (weights > 0) & np.isfinite(seen) & np.isfinite(weights)
+    scales = np.ones(len(seen))
+    if alive.any():
+        found = seen[alive] ** alpha / weights[alive] ** (1 - alpha)
+        scales[alive] = np.clip(found / np.exp(np.log(found).mean()), 1 / LARGEST, LARGEST)
+    return scales
