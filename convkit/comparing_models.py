@@ -7,17 +7,20 @@ import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from convkit.errors import CheckError, InputError, UsageError
-from convkit.graph.model import MODEL_FILE, Tensors, save_tensors
+from convkit.graph.feed import batch_rows, batches
+from convkit.graph.model import MODEL_FILE, Model, Tensors, save_tensors
 from convkit.graph.samples import make_cases
+from convkit.graph.session import run_model
 from convkit.graph.tap import CUT_DATA
 from convkit.measure.bisect import Bisection, Parting, badness, bisect
-from convkit.measure.compare import OutputDifference, tolerance
+from convkit.measure.compare import OutputDifference, hold_against, tolerance
 from convkit.measure.tensors import TensorComparison, TensorDifference, compare_tensors
-from convkit.model_paths import open_model
+from convkit.model_paths import Opened, open_model
 from convkit.pipeline.artifact import Artifact, gather, use_index
 from convkit.pipeline.cache import Cache
 from convkit.pipeline.events import Observer, nobody
@@ -29,6 +32,12 @@ from convkit.report import units
 from convkit.report.document import Failure, Status, failed
 from convkit.spec.options import CheckOptions
 from convkit.spec.tensor import Interface
+from convkit.targets.openvino_model import OpenVINOModel, OpenVINOOptions, run_openvino
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_MOST_ROWS = 32
 
 
 class Search(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,24 +123,99 @@ def compare_models(
         command = f"convkit compare {shlex.quote(str(before))} {shlex.quote(str(after))}"
         old = open_model(before, run, trust=trust, data=data, command=command)
         new = open_model(after, run, trust=trust, data=None, command=command)
-        if data is not None:
-            cases = run(take_samples, old.model.interface, data=data)
-        else:
-            same = {spec.name for spec in old.model.interface.inputs} == {s.name for s in new.model.interface.inputs}
-            cases = new.samples if new.recorded and same and not old.recorded else old.samples
+        cases = _cases(run, old, new, data)
         empty = ModelComparison(
             status=Status.OK, exit_code=0, before=str(before), after=str(after), tolerance="", cases=len(cases)
         )
+        if old.model is None or new.model is None:
+            if bisecting:
+                raise InputError(
+                    "--bisect needs the graphs of both models, and what was published for OpenVINO is none of ONNX",
+                    hint="compare the models that it was made from; without --bisect the outputs are compared",
+                    code="compare.no-graph",
+                )
+            return _compared(empty, _by_outputs(run, old, new, cases, options), options)
         if bisecting:
             searched = run(bisect, old.model, new.model, samples=cases, options=options)
             return _searched(empty, searched, options, write)
         return _compared(empty, run(compare_tensors, old.model, new.model, samples=cases, options=options), options)
 
 
+def _cases(run: Runner, old: Opened, new: Opened, data: Artifact | None) -> Tensors:
+    """Choose the inputs, under the earlier model's names.
+
+    Raises:
+        InputError: the data do not fit, or neither model is a graph.
+    """
+    graph = old.model or new.model
+    if graph is None:
+        raise InputError(
+            "neither model is a graph: both were published in OpenVINO's own format",
+            hint="compare each with the model that it was made from",
+            code="compare.no-graph",
+        )
+    if data is not None:
+        return run(take_samples, graph.interface, data=data)
+    same = None in (old.model, new.model) or _inputs(old.model) == _inputs(new.model)
+    first, second = (new, old) if new.recorded and same and not old.recorded else (old, new)
+    cases = first.samples or second.samples
+    assert cases is not None  # a graph has some
+    return cases
+
+
+def _inputs(model: Model | None) -> set[str]:
+    return {spec.name for spec in model.interface.inputs} if model is not None else set()
+
+
 @step(version=1, stage="source", title="Take samples", needs="onnx")
 def take_samples(interface: Interface, *, data: Artifact) -> Tensors:
-    """Take the first rows of the user's data, at two batch sizes."""
-    return save_tensors(make_cases(interface, data))
+    """Take up to 32 of the first rows of the user's data, in batches; of a model without a batch, what makes a case."""
+    if not all(spec.dims and spec.dims[0] == "batch" for spec in interface.inputs):
+        return save_tensors(make_cases(interface, data))
+    size = min(batch_rows(interface), interface.max_batch_size or _MOST_ROWS)
+    return save_tensors(batches(interface, data, size=size, at_most=_MOST_ROWS))
+
+
+@step(version=1, stage="check", title="Run the graph", needs="onnx")
+def answer(model: Model, *, samples: Tensors) -> Tensors:
+    """Return the outputs of a graph in ONNX Runtime for every case."""
+    return save_tensors(run_model(model, samples))
+
+
+def _by_outputs(run: Runner, old: Opened, new: Opened, cases: Tensors, options: CheckOptions) -> TensorComparison:
+    """Compare outputs alone, each model in its own runtime."""
+    graph = old.model or new.model
+    assert graph is not None
+
+    def answers(one: Opened) -> list[dict[str, np.ndarray]]:
+        given: Tensors
+        if one.model is not None:
+            given = run(answer, one.model, samples=cases)
+        else:
+            assert one.openvino is not None
+            network = OpenVINOModel(files=one.openvino, interface=graph.interface, version="", layers=0)
+            given = run(run_openvino, network, samples=cases, options=OpenVINOOptions())
+        return list(given)
+
+    precision = old.precision if old.model is None else new.precision
+    verification = hold_against(answers(old), answers(new), precision, options)
+    return TensorComparison(
+        precision=precision,
+        cases=len(cases),
+        tensors=tuple(
+            TensorDifference(
+                **msgspec.structs.asdict(output),
+                against=output.name,
+                node="",
+                operator="",
+                position=number,
+                is_output=True,
+            )
+            for number, output in enumerate(verification.outputs)
+        ),
+        only_before=0,
+        only_after=0,
+    )
 
 
 def _data(path: Path) -> Artifact:
@@ -156,7 +240,8 @@ def _compared(empty: ModelComparison, found: TensorComparison, options: CheckOpt
     return _failing(
         comparison,
         f"the output '{outputs[0].name}' differs: {_largest(outputs[0])}; asked for: {comparison.tolerance}; "
-        f"the first tensor that does is '{beyond[0].name}', made by the node '{beyond[0].node}' ({beyond[0].operator})",
+        f"the first tensor that does is '{beyond[0].name}'"
+        + (f", made by the node '{beyond[0].node}' ({beyond[0].operator})" if beyond[0].operator else ""),
         hint="--bisect writes the node where it starts as a model of its own; --max-error and --min-sqnr allow more",
     )
 

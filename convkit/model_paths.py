@@ -11,6 +11,7 @@ from convkit.errors import InputError
 from convkit.graph.model import MODEL_FILE, Model, Tensors
 from convkit.pipeline.artifact import Artifact, gather
 from convkit.pipeline.runner import Runner
+from convkit.served import read_expected
 from convkit.serving.check_files import Version
 from convkit.serving.check_layout import find_models, versions_of
 from convkit.serving.layout import is_model
@@ -19,18 +20,24 @@ from convkit.serving.records import SAMPLES
 from convkit.sources.find import find_model
 from convkit.sources.open import open_source
 from convkit.spec.metadata import read_metadata
-from convkit.spec.options import ExportOptions
+from convkit.spec.options import ExportOptions, Precision
+from convkit.targets.openvino_model import GRAPH_FILE, WEIGHTS_FILE
 
 _ANY_OPSET = 26
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
-    """A graph, and inputs for it."""
+    """Something that can be run, and inputs for it."""
 
-    model: Model
-    samples: Tensors
+    model: Model | None
+    """None where only OpenVINO's own format was published."""
+    samples: Tensors | None
     """Those recorded with a published version, else random ones that respect config.txt."""
     recorded: bool
+    openvino: Artifact | None = None
+    """``model.xml`` and ``model.bin``, where there is no ONNX file."""
+    precision: Precision = Precision.NONE
+    """What was recorded of it, where there is no ONNX file."""
 
 
 def has_report(path: Path) -> bool:
@@ -61,10 +68,20 @@ def open_model(path: Path, run: Runner, *, trust: Sequence[str], data: Artifact 
         command: the command line, for hints.
 
     Raises:
-        InputError: there is no model, or no graph beside an engine.
+        InputError: there is no model, or neither a graph beside an engine nor one of OpenVINO's.
         TrustError: code beside the model would run.
     """
     published = _latest(path) if is_published(path) else None
+    if published is not None and (published.folder / GRAPH_FILE).is_file():
+        expected = read_expected(published)
+        recorded = _recorded(published)
+        return Opened(
+            model=None,
+            samples=recorded,
+            recorded=recorded is not None,
+            openvino=gather(published.folder, [GRAPH_FILE, WEIGHTS_FILE]),
+            precision=expected.precision if expected is not None else Precision.NONE,
+        )
     found = find_model(path if published is None else _graph_of(published))
     metadata = read_metadata(Path(found.config)) if found.config and published is None else None
     source = open_source(found, metadata, ExportOptions(), trust, command)

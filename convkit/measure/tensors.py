@@ -13,6 +13,7 @@ from convkit.measure.compare import OutputDifference, difference, worse
 from convkit.pipeline import events
 from convkit.pipeline.step import step
 from convkit.spec.options import CheckOptions, Precision
+from convkit.spec.tensor import DType
 
 _GROUP_BYTES = 1 << 28
 """About how much one run hands over: the tensors of a group are held twice, once from each graph."""
@@ -127,7 +128,7 @@ class Both:
         return difference(pair.name, found, expected, self.precision, self._options)
 
 
-_ROUGHNESS = (Precision.NONE, Precision.FP16, Precision.INT8, Precision.DYNAMIC)
+_ROUGHNESS = (Precision.NONE, Precision.FP16, Precision.BF16, Precision.INT8, Precision.DYNAMIC)
 
 
 def precision_of(tap: Tap) -> Precision:
@@ -137,8 +138,6 @@ def precision_of(tap: Tap) -> Precision:
         return Precision.DYNAMIC
     if operators & {"QuantizeLinear", "DequantizeLinear"}:
         return Precision.INT8
-    halves = sum(tensor.data_type == _FLOAT16 for tensor in tap.proto.graph.initializer if len(tensor.dims) > 1)
-    return Precision.FP16 if halves else Precision.NONE
-
-
-_FLOAT16 = 10
+    types = {tensor.data_type for tensor in tap.proto.graph.initializer if len(tensor.dims) > 1}
+    halves = {DType.BFLOAT16: Precision.BF16, DType.FLOAT16: Precision.FP16}
+    return next((precision for dtype, precision in halves.items() if dtype.onnx in types), Precision.NONE)

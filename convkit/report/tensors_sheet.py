@@ -18,7 +18,7 @@ def tensor_section(tensors: Sequence[TensorDifference], starts: TensorDifference
     """Lay out tensors that come worst first."""
     rows = [tensor for number, tensor in enumerate(tensors) if full or number < SHOWN or tensor.is_output]
     left = len(tensors) - len(rows)
-    lines = [f"The difference starts at '{starts.name}', {_maker(starts)}."] if starts is not None else []
+    lines = [f"The difference starts at '{starts.name}', {_maker(starts)}."] if starts and starts.operator else []
     lines += [f"{left} more tensors differ less; --json has all."] if left else []
     return plain_section(
         Section(

@@ -169,6 +169,19 @@ def test_a_published_version_is_compared_with_its_source_on_the_samples_recorded
     assert reports.result["schema"] == "convkit.comparison/1"
 
 
+def test_of_a_model_for_openvino_the_outputs_are_compared(convkit: Command, models: Path) -> None:
+    convkit.converted(models / "good.onnx", "-o", models / "repository", "--to", "openvino")
+
+    good = convkit("compare", "good.onnx", "repository/good", "--json", cwd=models)
+    bad = convkit("compare", "repository/good", "bad.onnx", cwd=models)
+    searched = convkit("compare", "good.onnx", "repository/good", "--bisect", "--json", cwd=models)
+
+    assert (good.exit_status, bad.exit_status, searched.exit_status) == (0, 5, 3)
+    assert [(tensor["name"], tensor["is_output"]) for tensor in good.result["tensors"]] == [("t2", True)]
+    assert "the output 't2' differs: largest difference 12" in bad.stderr
+    assert searched.result["error"]["code"] == "compare.no-graph"
+
+
 def test_of_a_repository_the_model_must_be_plain_and_have_a_graph(convkit: Command, models: Path) -> None:
     for name in ("one", "two"):
         (models / "repository" / name / "1").mkdir(parents=True)
