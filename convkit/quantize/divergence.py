@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _BINS = 4096
 """Most bins on a side; at least half as many are in use. More would judge the noise of few samples."""
+_STEPS = 16
 
 
 def least_divergent_range(spectrum: Spectrum, *, levels: int, symmetric: bool) -> tuple[float, float]:
@@ -32,7 +33,7 @@ def least_divergent_range(spectrum: Spectrum, *, levels: int, symmetric: bool) -
         below, above = _paired(below), _paired(above)
         width *= 2
     divergence = Divergence(below if spectrum.low < 0 and not symmetric else below[:0], above, levels)
-    low, high = cheapest_window(divergence.of, divergence.below, divergence.above)
+    low, high = cheapest_window(divergence.of, divergence.below, divergence.above, steps=_STEPS)
     low, high = round(low), round(high)
     return (-high * width, high * width) if symmetric else (-low * width, high * width)
 

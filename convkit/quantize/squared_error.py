@@ -10,6 +10,8 @@ from convkit.quantize.window import cheapest_window
 if TYPE_CHECKING:
     import numpy as np
 
+_STEPS = 8
+
 
 def least_error_range(spectrum: Spectrum, *, levels: int, symmetric: bool) -> tuple[float, float]:
     """Return the range whose `levels` values lie nearest to what was seen: the least mean of (x - Q(x))²."""
@@ -17,13 +19,15 @@ def least_error_range(spectrum: Spectrum, *, levels: int, symmetric: bool) -> tu
     if symmetric:
         folded = spectrum.by_magnitude()
         moments = Moments(folded[:1] * 0, folded)
-        _, end = cheapest_window(lambda _, ends: moments.error(ends, ends, levels, symmetric=True), 0.0, len(folded))
+        _, end = cheapest_window(
+            lambda _, ends: moments.error(ends, ends, levels, symmetric=True), 0.0, len(folded), steps=_STEPS
+        )
         return -end * spectrum.width, end * spectrum.width
     moments = Moments(below, above)
     most_below = below.size if spectrum.low < 0 else 0
     most_above = above.size if spectrum.high > 0 else 0
     low, high = cheapest_window(
-        lambda lows, highs: moments.error(lows, highs, levels, symmetric=False), most_below, most_above
+        lambda lows, highs: moments.error(lows, highs, levels, symmetric=False), most_below, most_above, steps=_STEPS
     )
     return -low * spectrum.width, high * spectrum.width
 

@@ -11,22 +11,20 @@ if TYPE_CHECKING:
 Cost = Callable[["np.ndarray", "np.ndarray"], "np.ndarray"]
 """What ranges cost, given how far they reach below and above zero (both positive, of one length)."""
 
-_STEPS_FOR_HALF = 16
 _HALVINGS = 6
-_FINER = 24
 _ROUNDS = 4
 
 
-def cheapest_window(cost: Cost, below: float, above: float) -> tuple[float, float]:
+def cheapest_window(cost: Cost, below: float, above: float, *, steps: int) -> tuple[float, float]:
     """Find the ends at which `cost` is least, at most `below` and `above` zero.
 
-    One end is searched for in geometric steps of 4 % down to a 64th, then in 24 linear ones around the best. Two are
-    first drawn in together, then one after the other until neither gets better.
+    One end is searched for in geometric steps, `steps` for a half, down to a 64th; then in finer ones around the best.
+    Two are first drawn in together, then one after the other until neither gets better.
     """
     import numpy as np
 
-    coarse = 2.0 ** (-np.arange(_HALVINGS * _STEPS_FOR_HALF + 1) / _STEPS_FOR_HALF)
-    fine = 2.0 ** (np.linspace(-1, 1, 2 * _FINER + 1) / _STEPS_FOR_HALF)
+    coarse = 2.0 ** (-np.arange(_HALVINGS * steps + 1) / steps)
+    fine = 2.0 ** (np.linspace(1, -1, 4 * steps + 1) / steps)
     ends = np.array([below, above])
     most = ends.copy()
     sides = [np.array(side, float) for side in ([1, 0], [0, 1]) if (most * side).any()]
