@@ -195,7 +195,7 @@ class _Placer:
         return tuple(index for index in (0, 1) if weight is None or index != weight.input)
 
     def _take_view(self, number: int, node: onnx.NodeProto) -> None:
-        if node.input and node.input[0] in self.low:
+        if node.input and node.input[0] in self.low and _moves_only(node):
             self.views.add(number)
             self.low.update({name: self.low[node.input[0]] for name in node.output if name})
 
@@ -313,6 +313,12 @@ def is_table(node: onnx.NodeProto, constants: Constants) -> bool:
         return False
     shape = constants.shape(node.input[0]) or ()
     return len(shape) == 2 and shape[0] * shape[1] >= TABLE_ELEMENTS and constants.is_float32(node.input[0])
+
+
+def _moves_only(node: onnx.NodeProto) -> bool:
+    """Tell whether an operator of a kind that moves numbers does no more here: a Resize may also mix neighbours."""
+    modes = [attribute.s for attribute in node.attribute if attribute.name == "mode"]
+    return node.op_type != "Resize" or modes in ([], [b"nearest"])
 
 
 def channel_axis(node: onnx.NodeProto, index: int, shape: tuple[int, ...]) -> int | None:

@@ -23,7 +23,7 @@ PROFILE = QuantProfile(
         # QGemm and MatMulIntegerToFloat write FP32 as well: what a Softmax or a LayerNormalization reads keeps its
         # precision, and nothing is rounded twice. ConvTranspose has no integer kernel.
         Product(type="Gemm", writes=Written.FLOAT),
-        # Of two activations (attention): measured slower than FP32 products of that size, and less exact.
+        # Of two activations, the products of attention: in INT8 three times slower than in FP32, and less exact.
         Product(type="MatMul", writes=Written.FLOAT),
     ),
     joins=(
@@ -38,11 +38,11 @@ PROFILE = QuantProfile(
     # Integer kernels that want the same scale before and behind.
     views=(
         *("MaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity"),
-        *("Slice", "Gather", "Split", "DepthToSpace", "Expand", "Tile"),
+        *("Slice", "Gather", "Split", "DepthToSpace", "Expand", "Tile", "Resize"),
     ),
     # Relu and Clip before QuantizeLinear are dropped, for the range begins at 0 and ends at the bound or before it.
     absorbed=("Relu", "Clip"),
-    # A row of int8 is made floating point faster than a row of float is fetched; the file is a quarter of its size.
+    # Three small operators more for each lookup, and a quarter of the table's size.
     tables=True,
     rewrites=(
         # MatMul and Add of a constant are fused to a Gemm before Q/DQ pairs are looked at, and its bias is FP32 then.

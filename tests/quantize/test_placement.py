@@ -168,6 +168,23 @@ def test_the_residual_branch_of_an_encoder_reads_what_was_not_rounded() -> None:
     assert list(residual.input) == ["context", "x"]
 
 
+@pytest.mark.parametrize(("mode", "floats"), [("nearest", 0), ("linear", 1)])
+def test_enlarging_by_repetition_stays_in_int8(mode: str, floats: int, tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", ["x", "w"], ["a"]),
+        node("Resize", ["a", "", "scales"], ["b"], mode=mode, name="enlarge"),
+        node("Conv", ["b", "w"], ["y"]),
+    ]
+    scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
+    source = graph(nodes, {"x": [1, 4, 4, 4]}, {"y": [1, 4, 8, 8]}, [weight("w", 4, 4, 1, 1), scales])
+    result, _ = quantized(source)
+    ran = run_as(result, tmp_path)
+
+    assert (ran["QLinearConv"], ran["Resize"]) == (2, 1)
+    assert ran["QuantizeLinear"] == 1 + floats
+    assert sqnr_db(source, result) > 25
+
+
 # TensorRT
 
 
