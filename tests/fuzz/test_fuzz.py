@@ -14,7 +14,7 @@ import pytest
 from fuzz.harness import fuzz
 from fuzz.kinds import KINDS, Kind
 
-COUNTS = {"config": 500, "recipe": 300, "onnx": 200, "convert": 300, "checkpoint": 300, "manifest": 100, "samples": 200}
+COUNTS = {"config": 500, "recipe": 200, "onnx": 200, "convert": 300, "checkpoint": 200, "manifest": 60, "samples": 200}
 
 
 def fuzzed(name: str, tmp_path: Path) -> dict[str, Any]:
