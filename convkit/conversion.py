@@ -9,6 +9,7 @@ import msgspec
 
 from convkit import __version__
 from convkit.budget import within_budget
+from convkit.choosing import choose
 from convkit.errors import ConvkitError
 from convkit.evaluation import Evaluation, begin_evaluation
 from convkit.fetching import fetched
@@ -111,7 +112,7 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
         lock.hold_inputs(options=order.declared(), sources=order.sources())
     run.expect(order.source.environment, "onnx")
     request, target = order.request, order.target
-    precision = request.quantize.precision
+    precision = order.precision
 
     caution = getattr(target, "cautions", {}).get(precision)
     if caution is not None:
@@ -127,8 +128,9 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     if evaluation is not None:
         dossier.metric, dossier.accuracy = evaluation.metric, (evaluation.source, None)
     narrowed = _narrowed(order, run, simplified.model, exported, evaluation, dossier)
+    precision = dossier.precision = order.precision
     final, dossier.quantized = narrowed.model, narrowed.quantized
-    _require_equal(run, dossier, dossier.final_label, narrowed.judged, precision, _final_check(request))
+    _require_equal(run, dossier, dossier.final_label, narrowed.judged, precision, _final_check(request, precision))
     if evaluation is not None:
         dossier.accuracy = (evaluation.source, evaluation.of(narrowed.judged))
 
@@ -163,9 +165,12 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
 def _narrowed(
     order: Order, run: Runner, model: Model, exported: Exported, evaluation: Evaluation | None, dossier: Dossier
 ) -> Narrowed:
-    """Write the graph in the precision asked for; where its accuracy has a budget, search for a way to keep within it."""
-    request = order.request
-    if evaluation is None or request.accuracy.max_drop is None or not request.quantize.precision.is_calibrated:
+    """Write the graph in the precision asked for; where its accuracy has a budget, search for a way to keep it."""
+    if order.precision is Precision.AUTO:
+        choice = choose(order, run, model, exported, evaluation)
+        dossier.choice, dossier.trials = choice.why, choice.trials
+        return choice.narrowed
+    if evaluation is None or order.request.accuracy.max_drop is None or not order.precision.is_calibrated:
         return narrow(order, run, model, exported)
     narrowed, dossier.trials = within_budget(order, run, model, exported, evaluation)
     return narrowed
@@ -214,9 +219,9 @@ def _require_gates(dossier: Dossier, final: Model, compiled: Compiled) -> None:
         refuse_missed(gates, dossier.found())
 
 
-def _final_check(request: Request) -> CheckOptions:
+def _final_check(request: Request, precision: Precision) -> CheckOptions:
     """Return how far the final model may be off: where its accuracy is judged, no further than half noise."""
-    judged = request.accuracy.max_drop is not None and request.quantize.precision is not Precision.NONE
+    judged = request.accuracy.max_drop is not None and precision is not Precision.NONE
     return CheckOptions(min_sqnr=0.0) if judged and request.check == CheckOptions() else request.check
 
 
@@ -305,7 +310,7 @@ def _publish(
         place = repository / name / ("pending" if pending else "") / str(number) / records
         report = dossier.report(run, status=Status.OK, version=number, report_path=str(place / "report.json"))
         rendered = report_files(report)
-        kept = {} if compiled.engine != "none" else _expected(dossier.exported, request)
+        kept = {} if compiled.engine != "none" else _expected(dossier.exported, order.precision, request)
         records_of: dict[str, Path | bytes] = {**rendered, **kept, **signature}
         publish(
             repository,
@@ -338,13 +343,13 @@ def _warn_of_strangers(run: Runner, repository: Path) -> None:
         run.observe(Warned(code="repository.not-a-model", message=message))
 
 
-def _expected(exported: Exported, request: Request) -> dict[str, Path | bytes]:
+def _expected(exported: Exported, precision: Precision, request: Request) -> dict[str, Path | bytes]:
     """Return the records by which `convkit check --serve` judges a server's answers; an engine has them already."""
     samples, references = (
         {name: tensors.files.file(name) for name in tensors.files.files}
         for tensors in (exported.samples, exported.references)
     )
-    return expected_files(samples, references, request.quantize.precision, request.check)
+    return expected_files(samples, references, precision, request.check)
 
 
 def _note_order(dossier: Dossier, order: Order) -> None:

@@ -40,11 +40,11 @@ def narrow(order: Order, run: Runner, model: Model, exported: Exported) -> Narro
         StepError: a weight or an activation cannot be, or a library failed.
     """
     options, profile = order.request.quantize, order.target.profile
-    match options.precision:
-        case Precision.NONE:
+    match order.precision:
+        case Precision.NONE | Precision.AUTO:
             return Narrowed(model=model, judged=model)
         case Precision.FP16 | Precision.BF16:
-            return _in_sixteen_bits(run, model, exported, options.precision)
+            return _in_sixteen_bits(run, model, exported, order.precision)
         case Precision.DYNAMIC:
             dynamic = run(quantize_dynamic, model)
             return Narrowed(model=dynamic.model, judged=dynamic.model, quantized=dynamic)
@@ -67,7 +67,7 @@ def calibrated(order: Order, run: Runner, model: Model) -> tuple[Model, Ranges]:
         StepError: the model cannot be run on them.
     """
     options = order.request.quantize
-    if options.precision is Precision.INT8_FP16:
+    if order.precision is Precision.INT8_FP16:
         model = run(raise_opset, model, opset=SCALES_IN_16_BITS)
     return model, run(collect_ranges, model, data=order.calibration, samples=options.samples)
 
@@ -89,7 +89,7 @@ def finished(
         StepError: a weight or a range is not finite.
     """
     static = run(quantize_static, model, ranges=ranges, profile=order.target.profile, method=method, keep=keep)
-    if order.request.quantize.precision is not Precision.INT8_FP16:
+    if order.precision is not Precision.INT8_FP16:
         return Narrowed(model=static.model, judged=static.model, quantized=static)
     rest = _in_sixteen_bits(run, static.model, exported, Precision.FP16)
     return msgspec.structs.replace(rest, quantized=static)

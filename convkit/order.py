@@ -45,6 +45,8 @@ class Order:
         evaluation: Data | None,
     ) -> None:
         self.request = request
+        self.precision = request.quantize.precision
+        """What is being made: where `auto` is asked for, what is being tried, and at the end what was chosen."""
         self.found = found
         self.metadata = metadata
         self.source = source
@@ -220,15 +222,13 @@ def _refuse_opset(request: Request, server: TritonRelease) -> None:
 
 def _calibration(request: Request) -> Data | None:
     options = request.quantize
-    if not options.precision.is_calibrated:
-        if options.data is not None and options.precision is Precision.NONE:
-            raise UsageError(
-                "--calibration-data is given, and nothing is to be quantized",
-                hint="add --quantize int8",
-                code="quantize.data-unused",
-            )
-        return None
-    if options.data is None and not options.allow_random:
+    if options.data is not None and options.precision is Precision.NONE:
+        raise UsageError(
+            "--calibration-data is given, and nothing is to be quantized",
+            hint="add --quantize int8",
+            code="quantize.data-unused",
+        )
+    if options.precision.is_calibrated and options.data is None and not options.allow_random:
         raise UsageError(
             "--quantize int8 needs calibration data: real inputs from which the ranges are taken",
             hint="--calibration-data FILE.npz (arrays named like the inputs, stacked along the first axis); "

@@ -93,6 +93,18 @@ def declared_work(model: Model, *, samples: Tensors, runnable: Model | None = No
     return Work(macs=_ordered(macs))
 
 
+@observation(version=1, stage="quantize", title="See where the work is", needs="onnx")
+def conv_share(model: Model, *, samples: Tensors) -> float:
+    """Return the share of convolutions in the multiply-accumulates of a floating point graph, 0 to 1.
+
+    Raises:
+        StepError: ONNX Runtime refuses the model or the inputs.
+    """
+    by_operator = [(ran.operator, _macs(ran)) for ran in _profile(model, samples, optimized=False)]
+    total = sum(count for _, count in by_operator)
+    return sum(count for operator, count in by_operator if "Conv" in operator) / total if total else 0.0
+
+
 def _profile(model: Model, samples: Tensors, *, optimized: bool) -> Iterator[_Ran]:
     """Run the first case once, and yield what ran.
 

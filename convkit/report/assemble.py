@@ -82,6 +82,7 @@ class Dossier:
         self.metric: Metric | None = None
         self.accuracy: tuple[Accuracy, Accuracy | None] | None = None
         self.trials: tuple[document.Trial, ...] = ()
+        self.choice: tuple[str, ...] = ()
         """How good the source framework's model is, and the final one."""
         self.max_drop: float | None = None
         self.gate_options = GateOptions()
@@ -152,6 +153,7 @@ class Dossier:
             gates=self.gates(),
             accuracy=self._accuracy(),
             trials=self.trials,
+            choice=self.choice,
             warnings=tuple(Caution(code=warning.code, message=warning.message) for warning in run.warnings),
             error=None
             if error is None

@@ -282,7 +282,7 @@ class Report(Result, frozen=True, kw_only=True, tag="convkit.report/1"):
     """convkit's version."""
     target: str
     precision: str
-    """As asked for with --quantize."""
+    """As asked for with --quantize; where that was `auto`, what was chosen."""
     worse: tuple[str, ...] = ()
     """What got worse, worst first, a sentence each: `convkit.report.verdict.worsened` writes them."""
     source: Source | None = None
@@ -292,6 +292,8 @@ class Report(Result, frozen=True, kw_only=True, tag="convkit.report/1"):
     checks: tuple[Check, ...] = ()
     simplification: Simplification | None = None
     calibration: Calibration | None = None
+    choice: tuple[str, ...] = ()
+    """What `--quantize auto` considered, a sentence each, the choice last; empty: the precision was asked for."""
     trials: tuple[Trial, ...] = ()
     """The search for a model within the accuracy budget, in the order in which they were judged; empty: none."""
     machine: Machine | None = None

@@ -126,8 +126,8 @@ def _better(report: Report) -> Iterator[str]:
 
 def _sections(report: Report) -> Iterator[Section]:
     for make in (
-        _warnings, _before_after, _speed, _gates, _accuracy, _search, _numbers, _result, _calibration, _operators,
-        _steps, _source, _where, _how,
+        _warnings, _before_after, _speed, _gates, _choice, _accuracy, _search, _numbers, _result, _calibration,
+        _operators, _steps, _source, _where, _how,
     ):  # fmt: skip
         yield from make(report)
 
@@ -259,6 +259,11 @@ def _accuracy(report: Report) -> Iterator[Section]:
         ("verdict", accuracy.verdict.value if accuracy.verdict else None),
     )
     yield Section(key="accuracy", title="Accuracy", lines=lines, table=table)
+
+
+def _choice(report: Report) -> Iterator[Section]:
+    if report.choice:
+        yield Section(key="choice", title="The precision that was chosen", lines=report.choice)
 
 
 def _search(report: Report) -> Iterator[Section]:

@@ -32,6 +32,8 @@ class Precision(Enum):
     BF16 = "bf16"
     INT8_FP16 = "int8+fp16"
     INT4 = "int4"
+    AUTO = "auto"
+    """Whatever pays for the model on the target."""
 
     @property
     def is_calibrated(self) -> bool:
