@@ -82,7 +82,7 @@ def test_killed_at_random_moments_the_repository_is_whole_and_the_next_run_ends_
     assert left_over(repository) == []
     assert list((tmp_path / "cache").glob("scratch/[0-9]*")) == []
     print(
-        f"{kills} kills within {whole:.2f} s each: {ended} came too late, {len(versions(repository)) - 3} after it was"
+        f"{kills} kills within {whole:.2f} s each: {ended} came after the end, {len(versions(repository)) - 3} after publication"
     )
 
 
