@@ -81,9 +81,8 @@ def test_killed_at_random_moments_the_repository_is_whole_and_the_next_run_ends_
     assert weight_of(repository / "live" / str(last.result["version"])) == kills + 1
     assert left_over(repository) == []
     assert list((tmp_path / "cache").glob("scratch/[0-9]*")) == []
-    print(
-        f"{kills} kills within {whole:.2f} s each: {ended} came after the end, {len(versions(repository)) - 3} after publication"
-    )
+    public = len(versions(repository)) - 3
+    print(f"{kills} kills within {whole:.2f} s each: {ended} came after the end, {public} after the publication")
 
 
 def test_what_a_killed_run_has_finished_is_not_run_again(convkit: Program, tmp_path: Path) -> None:
