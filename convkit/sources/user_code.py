@@ -16,7 +16,6 @@ import msgspec
 from convkit.errors import ConvkitError, InputError, StepError
 from convkit.pipeline.artifact import Artifact, gather
 from convkit.pipeline.isolation import warn_of_reach
-from convkit.pipeline.isolation import warn_of_reach
 from convkit.sources.code import local_imports, module_files
 
 MODEL_DEF = "--model-def"
