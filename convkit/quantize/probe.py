@@ -117,7 +117,7 @@ class Probe:
 
 def _statistics(name: str, array: np.ndarray, axis: int | None, first_row: int, rows: int) -> Statistics:
     try:
-        return Statistics.of(array, axis)
+        return Statistics.of(array, axis, rows=rows)
     except NotFiniteError as error:
         raise _not_finite(name, array, first_row, rows) from error
 

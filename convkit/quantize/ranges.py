@@ -34,10 +34,10 @@ class TensorRange(msgspec.Struct, frozen=True, kw_only=True):
     """One observed tensor. Its histogram counts the values x by trunc(x / 2^exponent), from `first` on."""
 
     count: int
-    """Elements seen, over all samples."""
+    """Values in the histogram: all of those seen, or of large tensors an even part."""
     low: float
     high: float
-    """The smallest and the largest of them, exactly."""
+    """The smallest and the largest value seen, exactly."""
     exponent: int
     first: int
     at: int

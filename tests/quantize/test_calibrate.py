@@ -185,6 +185,39 @@ def test_scales_do_not_depend_on_the_batches(
     np.testing.assert_allclose(chosen[16], chosen[1], rtol=1e-5)
 
 
+def large(tmp_path: Path) -> tuple[Model, Artifact]:
+    """A model and images whose tensors are counted in part."""
+    nodes = [node("Conv", ["x", "w"], ["c"], pads=[1] * 4), node("Relu", ["c"], ["y"])]
+    ends = [value("x", FLOAT, ["N", 3, 96, 96])], [value("y", FLOAT, ["N", 16, 96, 96])]
+    drawn = np.random.default_rng(7).standard_normal((20, 3, 96, 96)) * np.arange(1, 21).reshape(20, 1, 1, 1)
+    return saved(model(nodes, *ends, [weight("w", 16, 3, 3, 3)])), archive(tmp_path, x=drawn.astype(np.float32))
+
+
+def test_of_large_tensors_an_even_part_is_counted_and_the_extremes_are_exact(tmp_path: Path) -> None:
+    source, data = large(tmp_path / "data")
+    found, whole = table(source, data), whole_tensors(source, data, ("y",))["y"]
+
+    part = found.spectrum("y")
+    assert 20 * (1 << 15) <= part.counts.sum() < whole.size
+    assert (part.low, part.high) == pytest.approx((whole.min(), whole.max()), rel=1e-5)
+    _, high = found.choose("y", CalibrationMethod.PERCENTILE, levels=256, symmetric=False)
+    assert (whole > high).mean() == pytest.approx(1e-4, rel=0.5)
+    np.testing.assert_allclose(found.channel_mean("x"), whole_tensors(source, data, ("x",))["x"].mean((0, 2, 3)), 1e-3)
+
+
+def test_what_is_counted_of_large_tensors_does_not_depend_on_the_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, data = large(tmp_path / "data")
+    chosen = {}
+    for rows in (1, 4, 16):
+        monkeypatch.setattr(calibrate, "MOST_ROWS", rows)
+        chosen[rows] = every_choice(table(source, data))
+
+    np.testing.assert_allclose(chosen[4], chosen[1], rtol=1e-5)
+    np.testing.assert_allclose(chosen[16], chosen[1], rtol=1e-5)
+
+
 def test_the_order_of_the_samples_changes_no_scale(tmp_path: Path) -> None:
     source = residual()
     rows = np.random.default_rng(6).standard_normal((20, 3, 12, 12)).astype(np.float32) * np.arange(1, 21)[
