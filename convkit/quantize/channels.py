@@ -78,7 +78,10 @@ class Joints:
         for name, place in starts:
             if place is None or name in taken or self.hopeless.get(name) == place:
                 continue
-            joint = _Walk(self, norms=norms).from_tensor(name, place)
+            walk = _Walk(self, norms=norms)
+            joint = walk.from_tensor(name, place)
+            if joint is None and walk.had_a_choice:
+                joint = _Walk(self, norms=norms, last=True).from_tensor(name, place)
             if joint is not None and taken.isdisjoint(joint.tensors):
                 taken.update(joint.tensors)
                 found.append(joint)
@@ -100,9 +103,12 @@ class Joints:
 class _Walk:
     """One walk over everything that is connected with a tensor."""
 
-    def __init__(self, joints: Joints, *, norms: bool) -> None:
+    def __init__(self, joints: Joints, *, norms: bool, last: bool = False) -> None:
+        """`last`: of two activations that are multiplied the second holds the channels, where that is not known."""
         self.graph = joints
         self.norms = norms
+        self.last = last
+        self.had_a_choice = False
         self.tensors: dict[str, Place] = {}
         self.pending: list[tuple[str, Place]] = []
         self.gates: set[str] = set()
@@ -118,7 +124,8 @@ class _Walk:
             if known is not None and known == place:
                 continue
             if known is not None or not self._enter(name, place):
-                self.graph.hopeless.update(self.tensors)
+                if not self.had_a_choice:
+                    self.graph.hopeless.update(self.tensors)
                 return None
         if self.gates & self.tensors.keys() or not self.sides["writers"] or not self.sides["readers"]:
             return None
@@ -222,15 +229,7 @@ class _Walk:
         rank = passing.rank(node.output[0]) or 0
         moving = [name for name in node.input if name not in constants]
         if node.op_type in _GAINS:
-            if node.op_type == "Div":
-                moving = [node.input[0]] if node.input[0] not in constants else []
-            chosen = [name for name in moving if name in self.tensors] or [
-                name for name in moving if passing.alike(name, node.output[0], place)
-            ]
-            if not chosen or (len(node.input) == 2 and node.input[0] == node.input[1]):
-                return False
-            self.gates.update(name for name in node.input if name not in constants and name != chosen[0])
-            return passing.alike(chosen[0], node.output[0], place) and self._reach(chosen[0], place)
+            return self._multiplied(node, moving, place)
         for index, name in enumerate(node.input):
             if name in constants:
                 side = shift_side(self.graph.nodes, number, index, constants, place, rank, self.channels)
@@ -240,6 +239,19 @@ class _Walk:
             elif not passing.alike(name, node.output[0], place):
                 return False
         return all(self._reach(name, place) for name in moving)
+
+    def _multiplied(self, node: onnx.NodeProto, moving: list[str], place: Place) -> bool:
+        """Take in a product that makes a tensor: one factor holds the channels, the other must not."""
+        fitting = [name for name in moving if self.graph.passing.alike(name, node.output[0], place)]
+        if node.op_type == "Div":
+            fitting = [name for name in fitting if name == node.input[0]]
+        chosen = [name for name in fitting if name in self.tensors] or fitting
+        if not chosen or node.input[0] == node.input[1]:
+            return False
+        self.had_a_choice |= len(chosen) > 1
+        holder = chosen[-1 if self.last else 0]
+        self.gates.update(name for name in moving if name != holder)
+        return self._reach(holder, place)
 
     def _past(self, number: int, name: str, place: Place) -> bool:
         node = self.graph.nodes[number]

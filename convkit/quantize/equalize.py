@@ -28,14 +28,19 @@ SETTLED = 0.05
 LARGEST = 1e4
 """No scale of a channel is further than this from those of the others: what is next to nothing stays so."""
 
+HEADROOM = 2.0
+"""The bound of a Relu6 stays so many times above what calibration saw of a channel, where it was."""
+REACHED = 1 - 1e-6
+"""The part of a bound from which on a channel has reached it."""
+
 
 @step(version=1, stage="quantize", title="Equalize the channels", needs="onnx")
 def equalize(model: Model, *, ranges: Ranges | None = None) -> Model:
     """Scale the channels between layers so that those of one tensor are alike in range.
 
-    The model computes what it did, within the rounding of float32. A Relu6 limits that to what calibration saw: a
-    channel that reached the bound keeps its scale, another is never scaled beyond it. Tensors keep their names, but
-    hold other numbers: ranges must be collected anew.
+    The model computes what it did, within the rounding of float32; around a Relu6 as long as no channel goes beyond
+    twice of what calibration saw: there the bound stays one number, channels that came near it keep their scale, and
+    the others stay below it. Tensors keep their names, but hold other numbers: ranges must be collected anew.
 
     Args:
         model: the simplified floating point graph, batch norms folded into the layers before them.
@@ -75,8 +80,8 @@ class _Channels:
         """The largest magnitude of each channel in calibration."""
         self.least = _least_scales(joint, table)
         """What a bound leaves of a channel's scale."""
-        self.held = self.least >= 1 - 1e-6
-        """Channels that reached a bound, or may have."""
+        self.held = self.least == 1
+        """Channels that came near a bound, or may have."""
         self.is_free = not self.held.all()
 
     def equalize(self, rescaled: Rescaled) -> float:
@@ -109,7 +114,7 @@ class _Channels:
 
 
 def _least_scales(joint: Joint, table: RangeTable | None) -> Array:
-    """Return for each channel which part of a Relu6's bound it reached at most; 1 where nobody knows."""
+    """Return for each channel the smallest scale at which a Relu6 still leaves it `HEADROOM`; 1 at most."""
     import numpy as np
 
     least = np.zeros(joint.channels)
@@ -117,7 +122,8 @@ def _least_scales(joint: Joint, table: RangeTable | None) -> Array:
         if table is None or name not in table or bound <= 0:
             return np.ones(joint.channels)
         by_channel = table.channel_max_abs(name) if joint.tensors[name] == Place(1) else None
-        least = np.maximum(least, (table.max_abs(name) if by_channel is None else by_channel) / bound)
+        reached = (table.max_abs(name) if by_channel is None else by_channel) / bound
+        least = np.maximum(least, np.where(reached < REACHED, np.minimum(reached * HEADROOM, 1.0), 1.0))
     return least
 
 

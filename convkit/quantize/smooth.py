@@ -29,7 +29,8 @@ def smooth(model: Model, *, ranges: Ranges, alpha: float = 0.5) -> Model:
     """Divide the channels that matrix products read by s_j = max|X_j|^α / max|W_j|^(1-α), and multiply W_j by it.
 
     Only where that costs nothing: s goes into the constants of what makes X, a LayerNormalization, a product with a
-    vector, or another matrix product, and whatever reads X is a product with constant weights. The model computes
+    vector, or another matrix product, and whatever reads X is a matrix product with constant weights. (Between
+    convolutions `equalize` does better: it looks at both sides' weights.) The model computes
     what it did, within the rounding of float32. Tensors keep their names, but hold other numbers: ranges must be
     collected anew.
 
@@ -48,7 +49,8 @@ def smooth(model: Model, *, ranges: Ranges, alpha: float = 0.5) -> Model:
     rescaled = Rescaled(constants, joints.nodes)
     table = open_ranges(ranges)
     for joint in joints.before_products(PRODUCTS):
-        seen = None if joint.bounds else observed(joint, table)
+        convolved = any("Conv" in joints.nodes[side.node].op_type for side in joint.writers)
+        seen = None if joint.bounds or convolved else observed(joint, table)
         if seen is not None:
             rescaled.scale(joint, smoothing_scales(seen, rescaled.largest(joint.readers), alpha))
     changed = rescaled.write(proto.graph)
