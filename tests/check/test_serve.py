@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from triton_server.server import HERE, installation
+from triton_server.server import installation, lay_out_backends
 
 from check.repositories import codes, dense, errors, foreign, publish
 from convkit.checking import check
@@ -31,11 +30,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A program `tritonserver` that is told where its libraries and its ONNX Runtime backend are, as in a container."""
     found = installation()
     backends = tmp_path / "backends"
-    shutil.copytree(found.backend, backends / "python", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy2(found.stub, backends / "python")
-    shutil.copytree(
-        HERE / "backends" / "onnxruntime", backends / "onnxruntime", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    lay_out_backends(backends, found, ("onnxruntime", "openvino"))
     prefix = f"convkit_{uuid.uuid4().hex[:12]}_"
     arguments = [f"--backend-directory={backends}", f"--backend-config=python,shm-region-prefix-name={prefix}"]
     variables = [f"{name}={value}" for name, value in found.variables().items() if name in ("PATH", "LD_LIBRARY_PATH")]

@@ -105,6 +105,16 @@ def unavailable() -> str | None:
     return None
 
 
+def lay_out_backends(folder: Path, found: Installation, names: Sequence[str]) -> None:
+    """Lay out a backend directory: the Python backend with the stub for our Python, and those built on it."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(found.backend, folder / "python", ignore=ignore)
+    shutil.copy2(found.stub, folder / "python")
+    for name in names:
+        for part in (name, "shared"):
+            shutil.copytree(HERE / "backends" / part, folder / name, ignore=ignore, dirs_exist_ok=True)
+
+
 def _facts(python: Path) -> dict[str, str]:
     """Ask the environment's own Python for its version, its packages and the folder of its shared library."""
     question = (
@@ -244,18 +254,8 @@ class TritonServer:
         raise ServerFailedError(f"the server did not become ready\n{self._tail()}")
 
     def _assemble_backends(self) -> Path:
-        """Lay out a backend directory: the Python backend with the stub for our Python, and backends built on it."""
         folder = self.scratch / "backends"
-        shutil.copytree(self._installation.backend, folder / "python", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy2(self._installation.stub, folder / "python")
-        for name in self._backends:
-            for part in (name, "shared"):
-                shutil.copytree(
-                    HERE / "backends" / part,
-                    folder / name,
-                    ignore=shutil.ignore_patterns("__pycache__"),
-                    dirs_exist_ok=True,
-                )
+        lay_out_backends(folder, self._installation, self._backends)
         return folder
 
     def _launch(self, backends: Path) -> None:
