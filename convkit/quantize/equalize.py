@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from convkit.graph.model import Model
+from convkit.graph.names import name_nodes
 from convkit.graph.weights import Weights
 from convkit.pipeline.step import step
 from convkit.quantize.channels import Joint, Joints
@@ -40,7 +41,7 @@ def equalize(model: Model, *, ranges: Ranges | None = None) -> Model:
 
     The model computes what it did, within the rounding of float32; around a Relu6 as long as no channel goes beyond
     twice of what calibration saw: there the bound stays one number, channels that came near it keep their scale, and
-    the others stay below it. Tensors keep their names, but hold other numbers: ranges must be collected anew.
+    the others stay below it. Tensors keep their names, but hold other numbers: ranges must be collected anew. Where nothing can be done the model itself is returned.
 
     Args:
         model: the simplified floating point graph, batch norms folded into the layers before them.
@@ -52,6 +53,7 @@ def equalize(model: Model, *, ranges: Ranges | None = None) -> Model:
     """
     weights = Weights(model)
     proto = read_outline(model, weights)
+    name_nodes(proto.graph)
     constants = Constants(proto.graph, lambda tensor: weights.array(tensor.name))
     joints = Joints(proto, constants)
     rescaled = Rescaled(constants, joints.nodes)

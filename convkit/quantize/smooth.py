@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from convkit.graph.model import Model
+from convkit.graph.names import name_nodes
 from convkit.graph.weights import Weights
 from convkit.pipeline.step import step
 from convkit.quantize.channels import Joints
@@ -32,7 +33,7 @@ def smooth(model: Model, *, ranges: Ranges, alpha: float = 0.5) -> Model:
     vector, or another matrix product, and whatever reads X is a matrix product with constant weights. (Between
     convolutions `equalize` does better: it looks at both sides' weights.) The model computes
     what it did, within the rounding of float32. Tensors keep their names, but hold other numbers: ranges must be
-    collected anew.
+    collected anew. Where nothing can be done the model itself is returned.
 
     Args:
         model: the simplified floating point graph.
@@ -44,6 +45,7 @@ def smooth(model: Model, *, ranges: Ranges, alpha: float = 0.5) -> Model:
     """
     weights = Weights(model)
     proto = read_outline(model, weights)
+    name_nodes(proto.graph)
     constants = Constants(proto.graph, lambda tensor: weights.array(tensor.name))
     joints = Joints(proto, constants)
     rescaled = Rescaled(constants, joints.nodes)

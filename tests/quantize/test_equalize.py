@@ -369,12 +369,14 @@ def chains(draw: st.DrawFn) -> Model:
 
     def then(kind: str, *inputs: str, **attributes: Any) -> str:
         nodes.append(node(kind, inputs, [f"t{len(nodes)}"], **attributes))
-        return str(nodes[-1].output[0])
+        return f"t{len(nodes) - 1}"
 
     def drawn(*shape: int, axis: int = 0) -> str:
-        spread = np.exp(numbers.standard_normal([n if i == axis else 1 for i, n in enumerate(shape)]) * 2)
-        weights.append(tensor(f"w{len(weights)}", numbers.standard_normal(shape) * spread))
-        return weights[-1].name
+        spread = np.exp(numbers.standard_normal([n if i == axis else 1 for i, n in enumerate(shape)]))
+        summed = np.prod(shape[1:]) or 1  # what a Sigmoid reads must not be all rounding
+        name = f"w{len(weights)}"
+        weights.append(tensor(name, numbers.standard_normal(shape) * spread / np.sqrt(summed)))
+        return name
 
     for _ in range(draw(st.integers(2, 5))):
         out = draw(st.sampled_from((4, 8)))
