@@ -113,7 +113,7 @@ class _Search:
         """Go through the other methods, as the model is and repaired; a repair that changes nothing is left out."""
         repairs = [name for name in REPAIRS if self._repair(name)[0].files.digest != self._model.files.digest]
         for repair in ("", *repairs):
-            for method in CalibrationMethod:
+            for method in self._order.precision.methods:
                 if repair or method is not self._method:
                     yield Recipe(method=method, repair=repair)
 
@@ -125,7 +125,7 @@ class _Search:
             model,
             nodes=self._quantized(start),
             ranges=ranges,
-            profile=self._order.target.profile,
+            profile=self._order.profile,
             method=start.recipe.method,
             data=self._order.calibration,
         )

@@ -30,7 +30,7 @@ from convkit.request import target_options
 from convkit.sources.exported import Exported
 from convkit.spec.options import MeasureMode, Precision
 from convkit.targets.onnxruntime import time_onnxruntime
-from convkit.targets.target import Job
+from convkit.targets.target import Job, refusal_of
 
 MOSTLY = 0.5
 """The share of multiply-accumulates from which on convolutions decide."""
@@ -107,7 +107,7 @@ def _candidates(
         else:
             yield None, f"dynamic is left out: convolutions do {100 * convolutions:.0f} % of the work, and slow down."
     for precision in wanted:
-        refusal = order.target.refusals.get(precision)
+        refusal = refusal_of(order.target, precision)
         if refusal is None:
             yield precision, ""
         else:

@@ -18,8 +18,8 @@ from convkit.quantize.weight_only import quantize_weights
 from convkit.sources.exported import Exported
 from convkit.spec.options import CalibrationMethod, Precision
 
-SCALES_IN_16_BITS, INT4_IN_ONNX = 19, 21
-"""The opsets from which on QuantizeLinear has FP16 scales, and DequantizeLinear blocks of INT4."""
+LATER_SCALES, INT4_IN_ONNX = 19, 21
+"""The opsets from which on QuantizeLinear has FP16 scales and FP8, and DequantizeLinear blocks of INT4."""
 
 
 class Narrowed(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ def narrow(order: Order, run: Runner, model: Model, exported: Exported) -> Narro
         UsageError: nothing in the graph can be written so.
         StepError: a weight or an activation cannot be, or a library failed.
     """
-    options, profile = order.request.quantize, order.target.profile
+    options, profile = order.request.quantize, order.profile
     match order.precision:
         case Precision.NONE | Precision.AUTO:
             return Narrowed(model=model, judged=model)
@@ -54,7 +54,7 @@ def narrow(order: Order, run: Runner, model: Model, exported: Exported) -> Narro
                 model = run(raise_opset, model, opset=INT4_IN_ONNX)
             four = run(quantize_weights, model, form=profile.four_bits)
             return Narrowed(model=four.model, judged=four.model, quantized=four)
-        case Precision.INT8 | Precision.INT8_FP16:
+        case Precision.INT8 | Precision.INT8_FP16 | Precision.FP8:
             model, ranges = calibrated(order, run, model)
             return finished(order, run, model, exported, ranges=ranges, method=options.method)
 
@@ -67,8 +67,8 @@ def calibrated(order: Order, run: Runner, model: Model) -> tuple[Model, Ranges]:
         StepError: the model cannot be run on them.
     """
     options = order.request.quantize
-    if order.precision is Precision.INT8_FP16:
-        model = run(raise_opset, model, opset=SCALES_IN_16_BITS)
+    if order.precision in (Precision.INT8_FP16, Precision.FP8):
+        model = run(raise_opset, model, opset=LATER_SCALES)
     return model, run(collect_ranges, model, data=order.calibration, samples=options.samples)
 
 
@@ -88,7 +88,7 @@ def finished(
         UsageError: nothing in the graph can be quantized.
         StepError: a weight or a range is not finite.
     """
-    static = run(quantize_static, model, ranges=ranges, profile=order.target.profile, method=method, keep=keep)
+    static = run(quantize_static, model, ranges=ranges, profile=order.profile, method=method, keep=keep)
     if order.precision is not Precision.INT8_FP16:
         return Narrowed(model=static.model, judged=static.model, quantized=static)
     rest = _in_sixteen_bits(run, static.model, exported, Precision.FP16)

@@ -11,6 +11,7 @@ import msgspec
 from convkit.data.open import Data, open_data
 from convkit.errors import InputError, UsageError
 from convkit.graph.present import wanted_interface
+from convkit.graph.quant_profile import QuantProfile
 from convkit.pipeline.artifact import Artifact, digest_file
 from convkit.pipeline.runner import Runner
 from convkit.request import Request, target_options
@@ -57,6 +58,12 @@ class Order:
         """The user's inputs for checks: --samples, else the calibration data."""
         self.calibration: Artifact | None = None
         self.evaluation: Artifact | None = None
+
+    @property
+    def profile(self) -> QuantProfile:
+        """Return what the target makes of a quantized graph in the precision that is being made."""
+        profile = self.target.profile
+        return profile.in_fp8() if self.precision is Precision.FP8 else profile
 
     def prepare_data(self, run: Runner) -> None:
         """Bring samples, calibration and evaluation data into the form that everything else reads.
@@ -230,10 +237,17 @@ def _calibration(request: Request) -> Data | None:
         )
     if options.precision.is_calibrated and options.data is None and not options.allow_random:
         raise UsageError(
-            "--quantize int8 needs calibration data: real inputs from which the ranges are taken",
+            f"--quantize {options.precision.value} needs calibration data: real inputs from which the ranges are taken",
             hint="--calibration-data FILE.npz (arrays named like the inputs, stacked along the first axis); "
             "--allow-random-calibration to try the pipeline without",
             code="quantize.no-data",
+        )
+    if options.method not in options.precision.methods:
+        raise UsageError(
+            f"--calibration-method {options.method.value} weighs a grid of even steps, and {options.precision.value} "
+            "has none",
+            hint="use " + " or ".join(method.value for method in options.precision.methods),
+            code="quantize.method",
         )
     if options.data is None:
         return None

@@ -30,9 +30,12 @@ from convkit.report.document import Report, Status
 from convkit.request import Request, make_request
 from convkit.source_testing import SOURCE_CHECKS
 from convkit.spec.options import EngineMode, Precision
-from convkit.targets.target import TARGETS, Refusal, open_target
+from convkit.targets.target import TARGETS, Refusal, open_target, refusal_of
 
 __all__ = ["SOURCE_CHECKS", "TARGET_CHECKS"]
+
+WIDTH = 128
+"""Of the model that is converted: the least whose weights are worth writing in INT4."""
 
 _HEAVY = ("numpy", "onnx", "onnxruntime", "torch", "tensorflow", "tensorrt")
 
@@ -126,7 +129,8 @@ def it_converts_and_does_nothing_twice(name: str, folder: Path) -> None:
 
 def every_precision_works_or_is_refused(name: str, folder: Path) -> None:
     """A precision is refused before anything runs, or the target compiles what convkit makes for it."""
-    refused = open_target(name).refusals
+    target = open_target(name)
+    refused = [precision for precision in Precision if refusal_of(target, precision) is not None]
     for precision in Precision:
         try:
             _converted(name, folder / precision.value, cache=folder / "cache", precision=precision)
@@ -192,14 +196,15 @@ def _small_model(folder: Path) -> Path:
     path = folder / "small.onnx"
     random = np.random.default_rng(0)
     weights = [
-        numpy_helper.from_array(random.standard_normal((16, 16)).astype(np.float32) / 4, name) for name in ("a", "b")
+        numpy_helper.from_array(random.standard_normal((WIDTH, WIDTH)).astype(np.float32) / WIDTH**0.5, name)
+        for name in ("a", "b")
     ]
     nodes = [
         helper.make_node("MatMul", ["x", "a"], ["h"], "first"),
         helper.make_node("Relu", ["h"], ["r"], "relu"),
         helper.make_node("MatMul", ["r", "b"], ["y"], "second"),
     ]
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 16]) for name in "xy"]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", WIDTH]) for name in "xy"]
     graph = helper.make_graph(nodes, "small", ends[:1], ends[1:], weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path

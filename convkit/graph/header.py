@@ -15,7 +15,7 @@ from convkit.graph.wire import BYTES, VARINT, Field, WireError, fields, mapped, 
 _MODEL_IR_VERSION, _MODEL_GRAPH, _MODEL_OPSET = 1, 7, 8
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 5, 11, 12
-_WEIGHT_NAME, _WEIGHT_EXTERNAL = 8, 13
+_WEIGHT_TYPE, _WEIGHT_NAME, _WEIGHT_EXTERNAL = 2, 8, 13
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _VALUE_NAME, _VALUE_TYPE = 1, 2
 _TYPE_TENSOR = 1
@@ -55,6 +55,22 @@ def read_header(path: Path) -> Header:
         OSError: it cannot be read.
     """
     return _header(mapped(path))
+
+
+def weight_types(path: Path) -> frozenset[int]:
+    """Return ONNX's numbers for the element types of an ONNX file's initializers, without reading them.
+
+    Raises:
+        WireError: the file is no ONNX model.
+        OSError: it cannot be read.
+    """
+    data = mapped(path)
+    types = set()
+    for graph in _inside(data, _MODEL_GRAPH):
+        for weight in _inside(graph, _GRAPH_INITIALIZER):
+            first = next((field for field in fields(weight) if field.number == _WEIGHT_TYPE), None)
+            types.add(0 if first is None else _number(weight, first))
+    return frozenset(types)
 
 
 def _header(data: memoryview) -> Header:

@@ -11,6 +11,14 @@ FourBits = Literal["MatMulNBits", "DequantizeLinear"]
 """How INT4 weights are read: by ONNX Runtime's own operator, or ONNX's DequantizeLinear in blocks (opset 21)."""
 
 
+class Number(StrEnum):
+    """What weights and activations are multiplied as."""
+
+    INT8 = "int8"
+    FP8 = "fp8"
+    """E4M3: a sign, 4 bits of exponent and 3 of mantissa, no infinities, 448 at most (ONNX's FLOAT8E4M3FN)."""
+
+
 class Written(StrEnum):
     """What an operator that computes in INT8 leaves behind it."""
 
@@ -80,8 +88,23 @@ class QuantProfile(msgspec.Struct, frozen=True, kw_only=True):
     """The target runs DynamicQuantizeLinear, ConvInteger and MatMulInteger."""
     four_bits: FourBits | None = None
     """How the target reads INT4 weights; None: not at all."""
+    fp8: bool = False
+    """The target takes FP8 in place of INT8, placed alike."""
+    number: Number = Number.INT8
+    """What is asked for."""
     why: str = ""
     """Where these settings come from."""
+
+    def in_fp8(self) -> QuantProfile:
+        """Return the same placement for FP8, which has neither zero points nor sums in int32."""
+        return msgspec.structs.replace(
+            self,
+            number=Number.FP8,
+            signed_activations=True,
+            symmetric_activations=True,
+            quantize_bias=False,
+            tables=False,
+        )
 
     def product(self, operator: str) -> Product | None:
         """Return how an operator of that type is quantized as a product."""

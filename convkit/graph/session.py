@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convkit.errors import StepError
+from convkit.graph.header import weight_types
 from convkit.graph.model import Model, Tensors
+from convkit.graph.wire import WireError
 from convkit.pipeline.allowance import threads
 
 if TYPE_CHECKING:
     import numpy as np
+
+FLOATS_OF_8_BITS = frozenset((17, 18, 19, 20))
+"""ONNX's numbers for FLOAT8E4M3FN, E4M3FNUZ, E5M2 and E5M2FNUZ."""
 
 _kept: dict[str, Any] = {}
 
@@ -53,11 +58,16 @@ def start_session(path: Path, options: Any, *, content: bytes | None = None) -> 
 
     `content` stands for what lies at `path`, a variant of it that is in memory; external data lie beside `path`.
 
+    A graph in FP8 is run as it is written: as it optimizes, ONNX Runtime 1.31 takes pairs of FP8 for pairs of INT8,
+    drops a Relu before them, and refuses what it has then made of products and pools.
+
     Raises:
         StepError: ONNX Runtime refuses the model; its own reason is in the message.
     """
     import onnxruntime
 
+    if content is None and _has_floats_of_8_bits(path):
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if content is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     try:
@@ -68,6 +78,13 @@ def start_session(path: Path, options: Any, *, content: bytes | None = None) -> 
             hint="the message names the node; an operator without a kernel here needs another export or target",
             code="onnxruntime.refused",
         ) from error
+
+
+def _has_floats_of_8_bits(path: Path) -> bool:
+    try:
+        return bool(weight_types(path) & FLOATS_OF_8_BITS)
+    except (OSError, WireError):
+        return False  # ONNX Runtime says what is wrong with it
 
 
 def run_session(session: Any, names: tuple[str, ...], inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ ABSOLUTE, RELATIVE = 1e-4, 1e-3
 LEAST_SQNR_DB = {
     Precision.FP16: 30.0,
     Precision.BF16: 20.0,
-    **dict.fromkeys((Precision.DYNAMIC, Precision.INT8, Precision.INT8_FP16, Precision.INT4), 10.0),
+    **dict.fromkeys((Precision.DYNAMIC, Precision.INT8, Precision.INT8_FP16, Precision.INT4, Precision.FP8), 10.0),
 }
 LEAST_SQNR_DB_OF_TYPE = {"float16": 30.0, "bfloat16": 20.0}
 """Outputs that the source framework itself gives in 16 bits: two right answers differ by more than FP32's tolerance."""

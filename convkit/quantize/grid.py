@@ -1,6 +1,7 @@
-"""Integer grids: the scale and zero point that a range gives, and tensors rounded to them.
+"""Grids of 8 bits: the scale and zero point that a range gives, and tensors rounded to them.
 
-Quantization is that of ONNX's QuantizeLinear: q = clip(round_half_even(x / scale) + zero_point). Notation and
+Quantization is that of ONNX's QuantizeLinear: q = clip(round_half_even(x / scale) + zero_point), in FP8 without a zero
+point. Notation and
 choices (zero exactly representable, weights symmetric per channel, biases in int32) as in Jacob et al., "Quantization
 and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference" (2018), section 2.
 """
@@ -10,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from convkit.graph.quant_profile import Number
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 LEVELS = 256
 WEIGHT_STEPS = 127
 """Weights take the integers from -127 to 127: as many on either side of zero."""
+LARGEST_FP8 = 448
+"""Of E4M3 (Micikevicius et al., "FP8 Formats for Deep Learning" (2022), table 1); a largest magnitude comes to it."""
 BIAS_STEPS = 1 << 30
 """Biases stay within ±2^30, so that 2^30 are left for the sum of products in an int32 accumulator."""
 SMALLEST = 1e-30
@@ -27,23 +32,43 @@ _SLAB = 1 << 18
 
 
 class Grid(NamedTuple):
-    """Where the integers of an 8 bit type lie among the real numbers."""
+    """Where the numbers of an 8 bit type lie among the real numbers."""
 
     scale: float
     zero_point: int
     signed: bool
+    number: Number = Number.INT8
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return numpy's type of what is stored: int8, uint8 or float8_e4m3fn."""
+        import numpy as np
+
+        return dtype_of(self.number) if self.signed else np.dtype(np.uint8)
 
 
 class Rounded(NamedTuple):
     """A weight on its grids."""
 
     values: Array
-    """int8, in the weight's shape."""
+    """int8 or float8_e4m3fn, in the weight's shape."""
     scale: Array
     """float32: a scalar, or one for each channel."""
 
 
-def grid_of(low: float, high: float, *, signed: bool, symmetric: bool) -> Grid:
+def dtype_of(number: Number) -> np.dtype[Any]:
+    """Return numpy's type of weights; FP8's comes from ml_dtypes."""
+    import numpy as np
+
+    if number is Number.INT8:
+        return np.dtype(np.int8)
+    import ml_dtypes
+
+    float8: np.dtype[Any] = np.dtype(ml_dtypes.float8_e4m3fn)
+    return float8
+
+
+def grid_of(low: float, high: float, *, signed: bool, symmetric: bool, number: Number = Number.INT8) -> Grid:
     """Return the grid of an activation that spans `low` to `high`.
 
     The range is widened to hold zero, which lies on the grid exactly. A tensor that was always zero is given the range
@@ -61,6 +86,8 @@ def grid_of(low: float, high: float, *, signed: bool, symmetric: bool) -> Grid:
     low, high = min(low, 0.0), max(high, 0.0)
     if max(high, -low) < SMALLEST:
         high = 1.0
+    if number is Number.FP8:
+        return Grid(float(np.float32(max(high, -low) / LARGEST_FP8)), 0, True, number)
     lowest = -LEVELS // 2 if signed else 0
     if symmetric:
         middle = 0 if signed else LEVELS // 2
@@ -71,13 +98,15 @@ def grid_of(low: float, high: float, *, signed: bool, symmetric: bool) -> Grid:
 
 
 def round_to(array: Array, grid: Grid) -> Array:
-    """Return a tensor as integers of the grid's type, int8 or uint8."""
+    """Return a tensor (float32) as numbers of the grid's type: int8, uint8 or float8_e4m3fn."""
     import numpy as np
 
-    dtype = np.int8 if grid.signed else np.uint8
-    limits = np.iinfo(dtype)
+    if grid.number is Number.FP8:
+        low: Array = np.clip(array / np.float32(grid.scale), -LARGEST_FP8, LARGEST_FP8).astype(grid.dtype)
+        return low
+    limits = np.iinfo(grid.dtype)
     whole = np.rint(array / np.float32(grid.scale)) + grid.zero_point
-    rounded: Array = np.clip(whole, limits.min, limits.max).astype(dtype)
+    rounded: Array = np.clip(whole, limits.min, limits.max).astype(grid.dtype)
     return rounded
 
 
@@ -97,8 +126,12 @@ def largest(weight: Array, axis: int | None) -> Array:
     return np.asarray(found, np.float32)
 
 
-def round_weight(weight: Array, axis: int | None, *, at_least: Array | None = None) -> Rounded:
-    """Round a weight (float32) to int8, its largest magnitude to 127, with one scale for each channel along `axis`.
+def round_weight(
+    weight: Array, axis: int | None, *, at_least: Array | None = None, number: Number = Number.INT8
+) -> Rounded:
+    """Round a weight (float32) to 8 bits, with one scale for each channel along `axis`.
+
+    Its largest magnitude becomes 127 in int8, 448 in FP8.
 
     Works slab by slab: needs little memory beyond the result.
 
@@ -106,6 +139,7 @@ def round_weight(weight: Array, axis: int | None, *, at_least: Array | None = No
         weight: any shape, without NaN or infinities.
         axis: of the channels; None: one scale for all.
         at_least: the smallest scale of each channel (see `scale_for_bias`).
+        number: what it is rounded to.
 
     Raises:
         ValueError: the weight is not finite.
@@ -115,18 +149,20 @@ def round_weight(weight: Array, axis: int | None, *, at_least: Array | None = No
     peak = largest(weight, axis)
     if not np.isfinite(peak).all():
         raise ValueError("NaN or infinity")
-    scale = peak / np.float32(WEIGHT_STEPS)
+    largest_of_type = np.float32(WEIGHT_STEPS if number is Number.INT8 else LARGEST_FP8)
+    scale = peak / largest_of_type
     if at_least is not None:
         scale = np.maximum(scale, at_least)
-    scale = np.where(scale < SMALLEST, np.float32(1 / WEIGHT_STEPS), scale).astype(np.float32)
-    values = np.empty(weight.shape, np.int8)
+    scale = np.where(scale < SMALLEST, 1 / largest_of_type, scale).astype(np.float32)
+    values = np.empty(weight.shape, dtype_of(number))
     shape = [1] * weight.ndim
     if axis is not None:
         shape[axis] = -1
     spread = scale.reshape(shape)
     for place in _slabs(weight):
         steps = weight[place] / (spread[place] if axis == 0 else spread)
-        values[place] = np.rint(steps, out=steps)  # none is beyond ±127: the largest magnitude is 127 at most
+        # None is beyond the type's largest number, to which the largest magnitude was scaled.
+        values[place] = np.rint(steps, out=steps) if number is Number.INT8 else steps
     return Rounded(values, scale)
 
 

@@ -1,4 +1,4 @@
-"""Weights and biases of convolutions and matrix products, written in integers."""
+"""Weights and biases of convolutions and matrix products, written in 8 bits and in int32."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from convkit.errors import StepError
+from convkit.graph.quant_profile import Number
 from convkit.quantize.constants import Constants
 from convkit.quantize.draft import Draft
 from convkit.quantize.grid import Rounded, mean_error, round_bias, round_weight, scale_for_bias
@@ -31,10 +32,11 @@ class Read(NamedTuple):
 class Products:
     """Writes the constants of products into a draft; a weight that several nodes share is written once."""
 
-    def __init__(self, draft: Draft, constants: Constants, *, quantize_bias: bool) -> None:
+    def __init__(self, draft: Draft, constants: Constants, *, quantize_bias: bool, number: Number) -> None:
         self._draft = draft
         self._constants = constants
         self._quantize_bias = quantize_bias
+        self._number = number
         self._readers = Counter(name for node in draft.graph.node for name in node.input)
         self._shared: dict[tuple[str, int | None, float], _Written] = {}
 
@@ -80,13 +82,13 @@ class Products:
         if known is not None and (least is None or not (known.rounded.scale < least).any()):
             return known
         try:
-            rounded = round_weight(self._values(name, factor), axis, at_least=least)
+            rounded = round_weight(self._values(name, factor), axis, at_least=least, number=self._number)
         except ValueError as error:
             raise not_finite(f"the weight '{name}'", str(error)) from error
         draft = self._draft
         whole = draft.tensor(f"{name}__quantized", rounded.values)
         scale = draft.tensor(f"{name}__scale", rounded.scale)
-        zero_point = draft.tensor(f"{name}__zero_point", np.zeros(rounded.scale.shape, np.int8))
+        zero_point = draft.tensor(f"{name}__zero_point", np.zeros(rounded.scale.shape, rounded.values.dtype))
         target = draft.new(f"{name}__dequantized")
         draft.node("DequantizeLinear", [whole, scale, zero_point], target, f"{name}__dequantize", axis=axis)
         written = _Written(target, rounded)

@@ -47,12 +47,12 @@ def insert_qdq(
     keep: frozenset[str] = frozenset(),
     read: Reader | None = None,
 ) -> Inserted:
-    """Write weights in INT8 and Q/DQ pairs into a graph, as a target's profile wants them.
+    """Write weights in 8 bits and Q/DQ pairs into a graph, as a target's profile wants them.
 
     Biases take back what rounding the weights adds on average, where the mean of a product's input is known.
 
     Args:
-        proto: an FP32 model of opset 13 or later, its nodes named and in topological order; it is changed.
+        proto: an FP32 model of opset 13 (FP8: 19) or later, its nodes named and in topological order; it is changed.
         statistics: of its activations.
         profile: what the target takes.
         keep: names of nodes that stay in floating point.
@@ -88,7 +88,7 @@ class _Inserter:
         self.placement = placement
         self.statistics = statistics
         self.draft = Draft(graph)
-        self.products = Products(self.draft, constants, quantize_bias=profile.quantize_bias)
+        self.products = Products(self.draft, constants, quantize_bias=profile.quantize_bias, number=profile.number)
         self.grids: dict[str, Grid] = {}
         self.points: dict[str, tuple[str, str]] = {}
         self.dequantized: dict[str, str] = {}
@@ -143,7 +143,13 @@ class _Inserter:
     def _spanning(self, low: float, high: float, what: str) -> Grid:
         profile = self.profile
         try:
-            return grid_of(low, high, signed=profile.signed_activations, symmetric=profile.symmetric_activations)
+            return grid_of(
+                low,
+                high,
+                signed=profile.signed_activations,
+                symmetric=profile.symmetric_activations,
+                number=profile.number,
+            )
         except ValueError as error:
             raise not_finite(what, str(error)) from error
 
@@ -151,7 +157,7 @@ class _Inserter:
         """Write the scale and the zero point of a grid, and return what they are called."""
         import numpy as np
 
-        zero_point = np.array(grid.zero_point, np.int8 if grid.signed else np.uint8)
+        zero_point = np.array(grid.zero_point, grid.dtype)
         return (
             self.draft.tensor(f"{name}__scale", np.array(grid.scale, np.float32)),
             self.draft.tensor(f"{name}__zero_point", zero_point),

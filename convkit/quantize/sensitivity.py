@@ -62,7 +62,7 @@ def measure_noise(model: Model, *, reference: Model, data: Artifact | None, rows
     return Noise(sqnr_db=_noise(_answers(model, data, rows), _answers(reference, data, rows)))
 
 
-@step(version=1, stage="quantize", title="Find what INT8 hurts most", needs="onnx")
+@step(version=1, stage="quantize", title="Find what quantization hurts most", needs="onnx")
 def rank_nodes(
     model: Model,
     *,

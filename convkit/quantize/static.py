@@ -1,4 +1,4 @@
-"""Static INT8: weights rounded, Q/DQ pairs placed as the target wants them, from ranges that calibration collected."""
+"""Static INT8 and FP8: weights rounded, Q/DQ pairs placed as the target wants, from ranges of calibration data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from convkit.errors import UsageError
 from convkit.graph.model import Model
 from convkit.graph.names import name_nodes, strip_origins, subgraphs
 from convkit.graph.opset import raise_opset
-from convkit.graph.quant_profile import QuantProfile
+from convkit.graph.quant_profile import Number, QuantProfile
 from convkit.graph.weights import Weights
 from convkit.pipeline import events
 from convkit.pipeline.step import step
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
-LEAST_OPSET = 13
-"""QuantizeLinear has one scale for each channel from here on."""
+LEAST_OPSET = {Number.INT8: 13, Number.FP8: 19}
+"""From where on QuantizeLinear has one scale for each channel, and these numbers."""
 
 
-@step(version=2, stage="quantize", title="Quantize to INT8", needs="onnx")
+@step(version=2, stage="quantize", title="Quantize to 8 bits", needs="onnx")
 def quantize_static(
     model: Model, *, ranges: Ranges, profile: QuantProfile, method: CalibrationMethod, keep: tuple[str, ...] = ()
 ) -> Quantized:
-    """Quantize weights and activations to INT8 with Q/DQ pairs placed as `profile` wants them.
+    """Quantize weights and activations to 8 bits with Q/DQ pairs placed as `profile` wants them.
 
     Weights are read and rounded one at a time; those that stay are copied from file to file.
 
@@ -46,12 +46,12 @@ def quantize_static(
 
     Raises:
         UsageError: nothing in the graph can be quantized, or it is quantized already.
-        StepError: a weight or a range is not finite, or the graph cannot be brought to the opset that INT8 needs.
+        StepError: a weight or a range is not finite, or the graph cannot be brought to the opset that it needs.
     """
-    model = raise_opset(model, opset=LEAST_OPSET)
+    model = raise_opset(model, opset=LEAST_OPSET[profile.number])
     weights = Weights(model)
     proto = read_outline(model, weights)
-    _refuse_quantized(proto)
+    _refuse_quantized(proto, profile.number)
     name_nodes(proto.graph)
     rewrite(proto, profile.rewrites, keep=frozenset(keep))
     inserted = insert_qdq(
@@ -62,7 +62,7 @@ def quantize_static(
         read=lambda tensor: weights.array(tensor.name),
     )
     if not inserted.quantized:
-        raise _nothing_to_do(inserted.kept)
+        raise _nothing_to_do(inserted.kept, profile.number)
     _warn_of_inner_weights(proto.graph, profile)
     strip_origins(proto)
     proto.producer_name, proto.producer_version = "", ""
@@ -98,22 +98,22 @@ class _Chosen:
         return self._table.channel_mean(name) if name in self._table else None
 
 
-def _refuse_quantized(proto: onnx.ModelProto) -> None:
+def _refuse_quantized(proto: onnx.ModelProto, number: Number) -> None:
     operators = {node.op_type for graph in subgraphs(proto.graph) for node in graph.node}
     found = sorted(each for each in operators if each.startswith(("Quantize", "Dequantize", "QLinear", "DynamicQ")))
     if found:
         raise UsageError(
-            f"static INT8 of a graph that is quantized already: it has {', '.join(found)}",
+            f"static {number.upper()} of a graph that is quantized already: it has {', '.join(found)}",
             hint="leave --quantize out: the graph is served as it is; or start from the FP32 model",
             code="quantize.already",
         )
 
 
-def _nothing_to_do(kept: tuple[Kept, ...]) -> UsageError:
+def _nothing_to_do(kept: tuple[Kept, ...], number: Number) -> UsageError:
     reasons = "; ".join(f"{each.node}: {each.why}" for each in kept[:5])
     return UsageError(
-        "static INT8 found nothing to quantize: the target has no INT8 kernel for any of the model's operators, or "
-        "gains nothing from those it has" + (f" ({reasons})" if reasons else ""),
+        f"static {number.upper()} found nothing to quantize: the target has no kernel for any of the model's "
+        "operators, or gains nothing from those it has" + (f" ({reasons})" if reasons else ""),
         hint="use --quantize fp16, or leave --quantize out",
         code="quantize.nothing-to-do",
     )

@@ -116,6 +116,7 @@ class Dossier:
             Precision.INT8: "INT8",
             Precision.INT8_FP16: "INT8 + FP16",
             Precision.INT4: "INT4",
+            Precision.FP8: "FP8",
             Precision.DYNAMIC: "INT8 dynamic",
         }
         title = {

@@ -32,13 +32,20 @@ class Precision(Enum):
     BF16 = "bf16"
     INT8_FP16 = "int8+fp16"
     INT4 = "int4"
+    FP8 = "fp8"
+    """E4M3, for the TensorRT family."""
     AUTO = "auto"
     """Whatever pays for the model on the target."""
 
     @property
     def is_calibrated(self) -> bool:
         """Tell whether the ranges of activations are taken from calibration data."""
-        return self in (Precision.INT8, Precision.INT8_FP16)
+        return self in (Precision.INT8, Precision.INT8_FP16, Precision.FP8)
+
+    @property
+    def methods(self) -> tuple[CalibrationMethod, ...]:
+        """Return how ranges can be chosen for it: entropy and mse are about even steps, and those of FP8 are not."""
+        return FOR_UNEVEN_STEPS if self is Precision.FP8 else tuple(CalibrationMethod)
 
     @property
     def bits(self) -> int:
@@ -53,6 +60,9 @@ class CalibrationMethod(Enum):
     PERCENTILE = "percentile"
     ENTROPY = "entropy"
     MSE = "mse"
+
+
+FOR_UNEVEN_STEPS = (CalibrationMethod.MINMAX, CalibrationMethod.PERCENTILE)
 
 
 class MeasureMode(Enum):
@@ -122,6 +132,11 @@ class CheckOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Largest absolute difference of any element; replaces the precision's default tolerance."""
     min_sqnr: float | None = None
     """Least signal-to-quantization-noise ratio of any output, in dB; replaces the precision's default tolerance."""
+
+    def where_judged(self, precision: Precision) -> CheckOptions:
+        """Return the tolerance of a model whose accuracy is judged: where nothing was asked for, noise up to the signal
+        (0 dB) once numbers have been narrowed."""
+        return CheckOptions(min_sqnr=0.0) if self == CheckOptions() and precision is not Precision.NONE else self
 
 
 class MeasureOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -39,6 +39,10 @@ class OnnxRuntime:
             reason="ONNX Runtime computes fp16 in fp32 on a CPU, with casts between: INT8 gains nothing from it",
             instead="--quantize int8",
         ),
+        Precision.FP8: Refusal(
+            reason="CPUs do not compute in FP8, and ONNX Runtime has no kernels for it there",
+            instead="--quantize int8 with the same data, or --to tensorrt",
+        ),
     }
     cautions: Mapping[Precision, str] = {  # what can be run and rarely pays
         Precision.FP16: "ONNX Runtime computes fp16 in fp32 on most CPUs, with casts between: the file is half as "

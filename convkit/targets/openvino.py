@@ -44,6 +44,10 @@ class OpenVINO:
             reason="a CPU computes in int8 and fp32 or bf16, not in fp16",
             instead="--quantize int8, with --set openvino.inference_precision=bf16 for the rest",
         ),
+        Precision.FP8: Refusal(
+            reason="CPUs do not compute in FP8: OpenVINO would run it in fp32",
+            instead="--quantize int8 with the same data, or --to tensorrt",
+        ),
     }
     options = OpenVINOOptions
     backend: str | None = "openvino"

@@ -83,7 +83,7 @@ class Target(Protocol):
     """As people write it: ``ONNX Runtime``."""
     profile: QuantProfile
     refusals: Mapping[Precision, Refusal]
-    """Precisions that it cannot run."""
+    """Precisions that it cannot run; without INT4 and FP8 where its profile already says so."""
     backend: str | None
     """Triton's name for the runtime; None where Triton does not load what it makes."""
     filename: str
@@ -131,13 +131,26 @@ def open_target(name: str) -> Target:
     return target
 
 
+def refusal_of(target: Target, precision: Precision) -> Refusal | None:
+    """Return why a target cannot run a precision: it says so, or its profile does not say how. None: it can."""
+    if precision in target.refusals:
+        return target.refusals[precision]
+    if precision is Precision.FP8 and not target.profile.fp8:
+        return Refusal(
+            reason=f"{target.title} takes no FP8", instead="--quantize int8 with the same data, or --to tensorrt"
+        )
+    if precision is Precision.INT4 and target.profile.four_bits is None:
+        return Refusal(reason=f"{target.title} reads no INT4 weights", instead="--quantize int8, or --to onnxruntime")
+    return None
+
+
 def refuse_impossible(target: Target, precision: Precision) -> None:
     """Refuse a precision that the target cannot run.
 
     Raises:
         UsageError: with the reason and the nearest thing that works.
     """
-    refusal = target.refusals.get(precision)
+    refusal = refusal_of(target, precision)
     if refusal is not None:
         raise UsageError(
             f"--quantize {precision.value} --to {target.name}: {refusal.reason}",

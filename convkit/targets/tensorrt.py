@@ -22,11 +22,18 @@ from convkit.pipeline.events import Warned
 from convkit.pipeline.runner import Contender, Runner
 from convkit.spec.options import EngineMode, Precision
 from convkit.targets.build_plan import FILE_NAME, BuildPlan, encode_build_plan
-from convkit.targets.cuda_driver import driver_present, gpu
+from convkit.targets.cuda_driver import Gpu, driver_present, gpu
 from convkit.targets.target import Compiled, Job, Refusal
 from convkit.targets.trt_api import Flavour, installed, no_gpu, not_installed
 from convkit.targets.trt_build import ENGINE_FILES, Engine, build_rtx, build_tensorrt
-from convkit.targets.trt_options import TensorRTOptions, check_options
+from convkit.targets.trt_options import (
+    FP8_SINCE,
+    RTX_COMPUTE_CAPABILITIES,
+    TensorRTOptions,
+    check_options,
+    has_fp8,
+    only_with_fp8,
+)
 from convkit.targets.trt_parse import parse_rtx
 from convkit.targets.trt_profile import TENSORRT_PROFILE
 from convkit.targets.trt_profiles import Profile, profiles_for
@@ -41,6 +48,9 @@ REFUSALS: Mapping[Precision, Refusal] = {
         instead="use --quantize int8 --calibration-data FILE, or --quantize fp16, which needs no data",
     )
 }
+
+
+_FP8_GPUS = f"FP8 needs a GPU of compute capability {FP8_SINCE} or later: Ada, Hopper, Blackwell."
 
 
 class TensorRT:
@@ -78,6 +88,8 @@ class TensorRT:
         profiles = run(profiles_for, model.interface, table)
         sources = _sources(model, profiles, table, job, Flavour.TENSORRT)
         here = gpu() if job.engine is not EngineMode.DEFER and installed(Flavour.TENSORRT) else None
+        if here is not None and job.precision is Precision.FP8 and not has_fp8(here.compute_capability):
+            raise _no_fp8(here)
         if here is not None:
             engine = run(build_tensorrt, model, profiles, table, on=here)
             built = _built(engine, sources, answers=run(run_tensorrt, engine.files, job.samples))
@@ -90,7 +102,11 @@ class TensorRT:
         return Compiled(
             engine="deferred",
             files=sources,
-            facts=(_verdict(run, model), "The engine is still to be built: run 'convkit build' where the GPU is."),
+            facts=(
+                _verdict(run, model),
+                "The engine is still to be built: run 'convkit build' where the GPU is.",
+                *((_FP8_GPUS,) if job.precision is Precision.FP8 else ()),
+            ),
         )
 
 
@@ -130,6 +146,8 @@ class TensorRTRTX:
             UsageError: an option or a profile that cannot work.
         """
         table = _options(job.options, Flavour.TENSORRT_RTX)
+        if job.precision is Precision.FP8:
+            table = _for_fp8(run, table)
         profiles = run(profiles_for, model.interface, table)
         sources = _sources(model, profiles, table, job, Flavour.TENSORRT_RTX)
         return _built(run(build_rtx, model, profiles, table), sources)
@@ -139,6 +157,28 @@ def _options(options: object, flavour: Flavour) -> TensorRTOptions:
     table = options if isinstance(options, TensorRTOptions) else TensorRTOptions()
     check_options(table, flavour)
     return table
+
+
+def _for_fp8(run: Runner, options: TensorRTOptions) -> TensorRTOptions:
+    """Leave out the GPUs that have no FP8, and say so."""
+    fitting = only_with_fp8(options)
+    left_out = [each for each in RTX_COMPUTE_CAPABILITIES if each not in fitting.compute_capabilities]
+    if not options.compute_capabilities:
+        run.observe(
+            Warned(
+                code="tensorrt.left-out",
+                message=f"the engine is not built for compute capability {', '.join(left_out)}: it has no FP8",
+            )
+        )
+    return fitting
+
+
+def _no_fp8(here: Gpu) -> UsageError:
+    return UsageError(
+        f"--quantize fp8: {here.name} is of compute capability {here.compute_capability}, and has no FP8",
+        hint=f"use --quantize int8 with the same data; or --engine defer, to build on a GPU of {FP8_SINCE} or later",
+        code="tensorrt.no-fp8",
+    )
 
 
 def _sources(

@@ -169,6 +169,7 @@ def _add_profile(network: Network, config: types.IBuilderConfig, profile: Profil
 
 
 _HINTS = (
+    ("fp8", "leave GPUs before 8.9 out of compute_capabilities: they have no FP8"),
     ("workspace limit", "raise workspace in the recipe, or leave it out"),
     ("Turing", "leave 7.5 out of compute_capabilities, or use --quantize fp16"),
     ("profile", "correct min_dims, opt_dims and max_dims in config.txt, or the recipe's profiles"),

@@ -17,6 +17,19 @@ RTX_COMPUTE_CAPABILITIES = ("8.6", "8.9", "12.0")
 FP32 model cannot be built for it."""
 
 
+FP8_SINCE = "8.9"
+"""The first compute capability with FP8: TensorRT-RTX 1.7.1 refuses to build an FP8 network for 8.6."""
+
+
+def has_fp8(compute_capability: str) -> bool:
+    """Tell whether GPUs of that compute capability multiply in FP8."""
+    return _version(compute_capability) >= _version(FP8_SINCE)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdecimal())
+
+
 class ShapeRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The shapes that one input may take in a profile, batch included; `opt` is the one to be fastest at."""
 
@@ -86,6 +99,23 @@ def check_options(options: TensorRTOptions, flavour: Flavour) -> None:
         raise _without(flavour, "hardware_compatibility", "name the GPUs in compute_capabilities")
     if flavour is Flavour.TENSORRT_RTX and options.version_compatible:
         raise _without(flavour, "version_compatible", "leave it out, and build again for another version")
+
+
+def only_with_fp8(options: TensorRTOptions) -> TensorRTOptions:
+    """Return `[tensorrt-rtx]` for an FP8 model: of the default GPUs those that have it.
+
+    Raises:
+        UsageError: one was asked for that has none.
+    """
+    wanted = options.compute_capabilities or RTX_COMPUTE_CAPABILITIES
+    without = [each for each in wanted if not has_fp8(each)]
+    if without and options.compute_capabilities:
+        raise UsageError(
+            f"--quantize fp8: GPUs of compute capability {', '.join(without)} have no FP8; {FP8_SINCE} is the first",
+            hint="leave them out of compute_capabilities, or use --quantize int8 with the same data",
+            code="tensorrt.no-fp8",
+        )
+    return msgspec.structs.replace(options, compute_capabilities=tuple(each for each in wanted if each not in without))
 
 
 def _without(flavour: Flavour, option: str, instead: str) -> UsageError:
