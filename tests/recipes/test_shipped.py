@@ -105,3 +105,29 @@ def test_the_recipe_fleet(convkit: Command, tmp_path: Path) -> None:
     operators = {node.op_type for node in onnx.load(tmp_path / "digits_cnn_int8/1/model.onnx").graph.node}
     assert "QuantizeLinear" in operators
     assert json.loads((tmp_path / "digits_keras/1/convkit/report.json").read_bytes())["status"] == "ok"
+
+
+def test_the_recipe_cpu_int8_budget(convkit: Command, tmp_path: Path) -> None:
+    data = ("--calibration-data", SAMPLE / "calibration.npz", "--eval-data", SAMPLE / "heldout.npz")
+    recipe = RECIPES / "cpu-int8-budget.toml"
+
+    outcome = convkit.converted(SAMPLE, "--trust", "--recipe", recipe, *data, "-o", tmp_path)
+
+    assert outcome.result["accuracy"]["max_drop"] == 0.01
+    assert outcome.result["accuracy"]["verdict"] == "passed"
+
+
+def test_the_recipe_openvino_int8(convkit: Command, tmp_path: Path) -> None:
+    data = ("--calibration-data", SAMPLE / "calibration.npz")
+
+    convkit.converted(SAMPLE, "--trust", "--recipe", RECIPES / "openvino-int8.toml", *data, "-o", tmp_path)
+
+    assert (tmp_path / "digits_cnn" / "1" / "model.xml").is_file()
+
+
+def test_the_recipe_auto(convkit: Command, tmp_path: Path) -> None:
+    outcome = convkit.converted(SAMPLE, "--trust", "--recipe", RECIPES / "auto.toml", "-o", tmp_path)
+
+    report = json.loads(Path(outcome.result["report"]).read_text(encoding="utf-8"))
+    assert report["precision"] == "none"
+    assert report["choice"][-1] == "FP32 it is: nothing lower pays."
