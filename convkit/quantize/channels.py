@@ -37,6 +37,10 @@ class Joint(NamedTuple):
     """Weights of what takes the channels up: to be multiplied."""
     bounds: dict[str, float]
     """What Clip from 0 to a number has written on the way, and the number."""
+    start: str
+    """The tensor that the walk began at."""
+    restored: tuple[int, ...]
+    """Nodes that must read the start as it was: multiplied by the scales."""
 
 
 class Joints:
@@ -67,25 +71,36 @@ class Joints:
         starts = (node.output[0] for node in self.nodes if is_product(node, self.constants))
         return self._from(((name, self._written(name)) for name in starts), norms=False)
 
-    def before_products(self, operators: tuple[str, ...]) -> list[Joint]:
-        """Return the joints that products of these types read, whoever writes them: also norms and factors."""
-        starts = (n.input[0] for n in self.nodes if n.op_type in operators and is_product(n, self.constants))
-        return self._from(((name, self._last(name)) for name in dict.fromkeys(starts)), norms=True)
+    def before_products(self, operators: tuple[str, ...], *, restore: bool = False) -> list[Joint]:
+        """Return the joints that products of these types read, whoever writes them: also norms and factors.
 
-    def _from(self, starts: Iterable[tuple[str, Place | None]], *, norms: bool) -> list[Joint]:
+        `restore`: also those of which other nodes read the products' input, too.
+        """
+        starts = (n.input[0] for n in self.nodes if n.op_type in operators and is_product(n, self.constants))
+        return self._from(((name, self._last(name)) for name in dict.fromkeys(starts)), norms=True, restore=restore)
+
+    def _from(self, starts: Iterable[tuple[str, Place | None]], *, norms: bool, restore: bool = False) -> list[Joint]:
         found: list[Joint] = []
         taken: set[str] = set()
         for name, place in starts:
-            if place is None or name in taken or self.hopeless.get(name) == place:
+            if place is None or name in taken:
                 continue
-            walk = _Walk(self, norms=norms)
-            joint = walk.from_tensor(name, place)
-            if joint is None and walk.had_a_choice:
-                joint = _Walk(self, norms=norms, last=True).from_tensor(name, place)
+            joint = self._walk(name, place, norms=norms, restore=False)
+            if joint is None and restore:
+                joint = self._walk(name, place, norms=norms, restore=True)
             if joint is not None and taken.isdisjoint(joint.tensors):
                 taken.update(joint.tensors)
                 found.append(joint)
         return found
+
+    def _walk(self, name: str, place: Place, *, norms: bool, restore: bool) -> Joint | None:
+        if not restore and self.hopeless.get(name) == place:
+            return None
+        walk = _Walk(self, norms=norms, restore=restore)
+        joint = walk.from_tensor(name, place)
+        if joint is None and walk.had_a_choice:
+            joint = _Walk(self, norms=norms, restore=restore, last=True).from_tensor(name, place)
+        return joint
 
     def is_shared(self, node: onnx.NodeProto) -> bool:
         """Tell whether a product's weights are those of another node, too."""
@@ -103,11 +118,18 @@ class Joints:
 class _Walk:
     """One walk over everything that is connected with a tensor."""
 
-    def __init__(self, joints: Joints, *, norms: bool, last: bool = False) -> None:
-        """`last`: of two activations that are multiplied the second holds the channels, where that is not known."""
+    def __init__(self, joints: Joints, *, norms: bool, restore: bool, last: bool = False) -> None:
+        """Begin.
+
+        `restore`: who reads the start and is no product with constant weights reads it as it was.
+        `last`: of two activations that are multiplied the second holds the channels, where that is not known.
+        """
         self.graph = joints
         self.norms = norms
+        self.restore = restore
         self.last = last
+        self.start = ""
+        self.restored: list[int] = []
         self.had_a_choice = False
         self.tensors: dict[str, Place] = {}
         self.pending: list[tuple[str, Place]] = []
@@ -117,6 +139,7 @@ class _Walk:
         self.channels = 0
 
     def from_tensor(self, name: str, place: Place) -> Joint | None:
+        self.start = name
         self.pending.append((name, place))
         while self.pending:
             name, place = self.pending.pop()
@@ -124,13 +147,23 @@ class _Walk:
             if known is not None and known == place:
                 continue
             if known is not None or not self._enter(name, place):
-                if not self.had_a_choice:
+                if not self.had_a_choice and not self.restore:
                     self.graph.hopeless.update(self.tensors)
                 return None
         if self.gates & self.tensors.keys() or not self.sides["writers"] or not self.sides["readers"]:
             return None
-        sides = {kind: tuple(found) for kind, found in self.sides.items()}
-        return Joint(channels=self.channels, tensors=self.tensors, bounds=self.bounds, **sides)
+        if any(each in self.tensors for number in self.restored for each in self.graph.nodes[number].output):
+            return None
+        return Joint(
+            channels=self.channels,
+            tensors=self.tensors,
+            writers=tuple(self.sides["writers"]),
+            shifts=tuple(self.sides["shifts"]),
+            readers=tuple(self.sides["readers"]),
+            bounds=self.bounds,
+            start=self.start,
+            restored=tuple(self.restored),
+        )
 
     def _enter(self, name: str, place: Place) -> bool:
         graph = self.graph
@@ -161,6 +194,13 @@ class _Walk:
     def _read_by(self, number: int, name: str, place: Place) -> bool:
         """Take in a reader of a tensor; False where it would see that the channels are scaled."""
         node = self.graph.nodes[number]
+        if (
+            self.restore
+            and name == self.start
+            and (name in node.input[1:] or not is_product(node, self.graph.constants))
+        ):
+            self.restored.append(number)
+            return True
         if node.domain not in ("", "ai.onnx"):
             return False
         if node.op_type in _SUMS:

@@ -41,7 +41,8 @@ def equalize(model: Model, *, ranges: Ranges | None = None) -> Model:
 
     The model computes what it did, within the rounding of float32; around a Relu6 as long as no channel goes beyond
     twice of what calibration saw: there the bound stays one number, channels that came near it keep their scale, and
-    the others stay below it. Tensors keep their names, but hold other numbers: ranges must be collected anew. Where nothing can be done the model itself is returned.
+    the others stay below it. Tensors keep their names, but hold other numbers: ranges must be collected
+    anew. Where nothing can be done the model itself is returned.
 
     Args:
         model: the simplified floating point graph, batch norms folded into the layers before them.

@@ -25,6 +25,7 @@ class Rescaled:
         self._constants = constants
         self._nodes = nodes
         self._factors: dict[tuple[int, int], dict[Side, Array]] = {}
+        self._restored: list[tuple[Joint, Array]] = []
 
     def scale(self, joint: Joint, scales: Array) -> None:
         """Divide what makes a joint's channels by `scales` (float64, one for each), and multiply what reads them."""
@@ -32,6 +33,8 @@ class Rescaled:
             self._multiply(side, 1.0 / scales)
         for side in joint.readers:
             self._multiply(side, scales)
+        if joint.restored:
+            self._restored.append((joint, scales))
 
     def largest(self, sides: tuple[Side, ...]) -> Array:
         """Return the largest magnitude (float64) of each channel over some constants of a joint."""
@@ -69,7 +72,7 @@ class Rescaled:
         inside = names_inside(graph)
         made: dict[str, Callable[[], Array]] = {}
         draft = Draft(graph)
-        draft.nodes = list(graph.node)
+        self._restore(draft)
         for (number, index), factors in self._factors.items():
             node, shape = self._nodes[number], next(iter(factors)).shape
             name = node.input[index]
@@ -83,6 +86,22 @@ class Rescaled:
             draft.replace(name)
         draft.finish()
         return made
+
+    def _restore(self, draft: Draft) -> None:
+        """Write the nodes; behind a tensor that some read as it was, a product with its scales."""
+        import numpy as np
+
+        wanted = {joint.start: (joint, scales) for joint, scales in self._restored}
+        for node in draft.graph.node:
+            draft.nodes.append(node)
+            for name in node.output:
+                if name in wanted:
+                    joint, scales = wanted[name]
+                    factors = draft.tensor(f"{name}__scales", scales.astype(np.float32))
+                    restored = draft.new(f"{name}__restored")
+                    draft.node("Mul", [name, factors], restored, f"{name}__restore")
+                    for reader in (self._nodes[number] for number in joint.restored):
+                        reader.input[:] = [restored if each == name else each for each in reader.input]
 
     def _multiply(self, side: Side, factors: Array) -> None:
         sides = self._factors.setdefault((side.node, side.input), {})

@@ -23,26 +23,32 @@ if TYPE_CHECKING:
     from convkit.quantize.constants import Array
 
 PRODUCTS = ("MatMul", "Gemm")
+OUTLIER = 8.0
+"""Channels so many times above the median are worth a Mul."""
 
 
 @step(version=1, stage="quantize", title="Smooth the activations", needs="onnx")
-def smooth(model: Model, *, ranges: Ranges, alpha: float = 0.5) -> Model:
+def smooth(model: Model, *, ranges: Ranges, alpha: float = 0.5, restore: bool = False) -> Model:
     """Divide the channels that matrix products read by s_j = max|X_j|^α / max|W_j|^(1-α), and multiply W_j by it.
 
-    Only where that costs nothing: s goes into the constants of what makes X, a LayerNormalization, a product with a
-    vector, or another matrix product, and whatever reads X is a matrix product with constant weights. (Between
-    convolutions `equalize` does better: it looks at both sides' weights.) The model computes
-    what it did, within the rounding of float32. Tensors keep their names, but hold other numbers: ranges must be
-    collected anew. Where nothing can be done the model itself is returned.
+    By default only where that costs nothing: s goes into the constants of what makes X, a LayerNormalization, a
+    product with a vector, or another matrix product, and whatever reads X is a matrix product with constant weights.
+    (Between convolutions `equalize` does better: it looks at the weights on both sides.) The model computes what it
+    did, within the rounding of float32. Tensors keep their names, but hold other numbers: ranges must be collected
+    anew. Where nothing can be done the model itself is returned.
 
     Args:
         model: the simplified floating point graph.
         ranges: what calibration saw of its activations.
         alpha: 0 to 1: how much of the difficulty moves from the activations into the weights.
+        restore: smooth also an X that others read too, such as BERT's shortcuts, which begin behind a norm. They read
+            s·X then, which costs a Mul; so only where a channel is `OUTLIER` times above the median.
 
     Raises:
         InputError: a weight's external data cannot be read.
     """
+    import numpy as np
+
     weights = Weights(model)
     proto = read_outline(model, weights)
     name_nodes(proto.graph)
@@ -50,10 +56,10 @@ def smooth(model: Model, *, ranges: Ranges, alpha: float = 0.5) -> Model:
     joints = Joints(proto, constants)
     rescaled = Rescaled(constants, joints.nodes)
     table = open_ranges(ranges)
-    for joint in joints.before_products(PRODUCTS):
+    for joint in joints.before_products(PRODUCTS, restore=restore):
         convolved = any("Conv" in joints.nodes[side.node].op_type for side in joint.writers)
         seen = None if joint.bounds or convolved else observed(joint, table)
-        if seen is not None:
+        if seen is not None and (not joint.restored or seen.max() > OUTLIER * np.median(seen)):
             rescaled.scale(joint, smoothing_scales(seen, rescaled.largest(joint.readers), alpha))
     changed = rescaled.write(proto.graph)
     if not changed:

@@ -10,10 +10,10 @@ import onnx
 import pytest
 from sources.onnx_files import node
 
-from convkit.graph.model import Model
+from convkit.graph.model import Model, load_model
 from convkit.quantize.smooth import smooth, smoothing_scales
 from convkit.targets.onnxruntime_profile import PROFILE
-from quantize.imbalanced import Feeds, constants, int8_db, ranges_of, require_same_numbers, saved, tensor
+from quantize.imbalanced import Feeds, answers, constants, int8_db, ranges_of, require_same_numbers, saved, tensor
 from quantize.quantized_graphs import graph, weight
 
 PER_TENSOR = msgspec.structs.replace(PROFILE, per_channel=False)
@@ -79,7 +79,7 @@ def before_product(nodes: list[onnx.NodeProto], *weights: onnx.TensorProto, outp
     return saved(graph([*nodes, product], {"x": ["N", ROWS, WIDTH]}, shapes, [small("w", WIDTH, 8), *weights]))
 
 
-def smoothed(model: Model, feeds: Feeds, **options: float) -> Model:
+def smoothed(model: Model, feeds: Feeds, **options: Any) -> Model:
     return smooth(model, ranges=ranges_of(model, feeds), **options)
 
 
@@ -172,6 +172,48 @@ def test_where_it_would_cost_a_node_the_graph_stays_as_it_is(name: str) -> None:
     model, feeds = before_product(nodes, *weights, outputs=("other",) if "other" in made else ()), sequences()
 
     assert smoothed(model, feeds) == model
+
+
+def norm_behind() -> Model:
+    """A layer of a transformer with its norms behind the sums, as BERT has them."""
+    nodes = [
+        node("LayerNormalization", ["x", "n1_scale", "n1_bias"], ["n1"]),
+        node("MatMul", ["n1", "w1"], ["m1"]),
+        node("Add", ["m1", "b1"], ["a1"]),
+        node("Gelu", ["a1"], ["g1"]),
+        node("MatMul", ["g1", "w2"], ["m2"]),
+        node("Add", ["n1", "m2"], ["h"]),
+        node("LayerNormalization", ["h", "n2_scale", "n2_bias"], ["n2"]),
+        node("MatMul", ["n2", "w3"], ["y"]),
+    ]
+    weights = [*norm("n1"), *norm("n2"), small("w1", WIDTH, HIDDEN), weight("b1", HIDDEN), small("w3", WIDTH, 8)]
+    shapes = {"y": ["N", ROWS, 8]}
+    return saved(graph(nodes, {"x": ["N", ROWS, WIDTH]}, shapes, [*weights, weight("w2", HIDDEN, WIDTH)]))
+
+
+@BOTH
+def test_a_shortcut_reads_what_it_did_where_a_product_in_front_of_it_is_allowed(profile: Any) -> None:
+    model, feeds = norm_behind(), sequences()
+    free, repaired = smoothed(model, feeds), smoothed(model, feeds, restore=True)
+
+    np.testing.assert_allclose(answers(repaired, feeds), answers(model, feeds), rtol=1e-4, atol=1e-3)
+    assert int8_db(repaired, profile, feeds) > int8_db(free, profile, feeds) + 2
+    [extra] = [each for each in load_model(repaired).graph.node if each.op_type == "Mul"]
+    assert extra.input[0] == "n1"
+    assert [each.op_type for each in load_model(repaired).graph.node if extra.output[0] in each.input] == ["Add"]
+
+
+def test_no_product_is_added_where_no_channel_stands_out() -> None:
+    model, feeds = norm_behind(), sequences()
+    proto = load_model(model)
+    for each in proto.graph.initializer:
+        if each.name == "n1_scale":
+            each.CopyFrom(tensor("n1_scale", np.ones(WIDTH)))
+        if each.name == "n1_bias":
+            each.CopyFrom(tensor("n1_bias", np.zeros(WIDTH)))
+    even = saved(proto)
+
+    assert smoothed(even, feeds, restore=True).files.digest == smoothed(even, feeds).files.digest
 
 
 def test_the_factor_of_a_norm_that_is_scaled_again_behind_it_is_divided_once() -> None:
