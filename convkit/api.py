@@ -104,6 +104,8 @@ def build(
     cache: Cache | StrPath | None = None,
     memory_limit: str | int | None = None,
     time_limit: str | float | None = None,
+    eval_data: StrPath | None = None,
+    metric: str | None = None,
 ) -> tuple[Report, ...]:
     """Build the engines that a conversion without a GPU has left pending; see `convkit.building.build`.
 
@@ -113,6 +115,8 @@ def build(
         cache: where results are remembered, or the folder of that.
         memory_limit: the most memory of the workers, as ``8GB``; by default what there is.
         time_limit: the longest time of one step, as ``30m``; by default any.
+        eval_data: evaluation data that were too large to lie beside a pending engine.
+        metric: ``FILE.py:function`` or ``module:function``, the metric of your own that a pending engine is judged by.
 
     Returns:
         The report of each engine; nothing where nothing was pending.
@@ -121,7 +125,14 @@ def build(
         ConvkitError: as `convert` does; engines that were published before it stay published.
     """
     limits = LimitOptions(memory=memory_limit, time=time_limit)
-    return building.build(Path(repository), observer=observer or nobody, cache=opened(cache), limits=limits)
+    return building.build(
+        Path(repository),
+        observer=observer or nobody,
+        cache=opened(cache),
+        limits=limits,
+        eval_data=Path(eval_data) if eval_data is not None else None,
+        metric=metric,
+    )
 
 
 def convert_fleet(

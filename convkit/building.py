@@ -12,8 +12,10 @@ from pathlib import Path
 import msgspec
 
 from convkit import __version__
+from convkit.built_accuracy import Evaluation, described, find_evaluations, judge_engine
 from convkit.errors import CheckError, InputError, MissingError
 from convkit.graph.model import Model, Tensors
+from convkit.measure.accuracy import Accuracy
 from convkit.measure.compare import hold_against, refuse_difference
 from convkit.measure.gates import Found, Verdict, at_most, judge
 from convkit.measure.latency import PLANS, measure_latency
@@ -48,7 +50,7 @@ from convkit.serving.publish import (
 )
 from convkit.serving.signature import SIGNATURE, Signer
 from convkit.spec.options import LimitOptions, MeasureMode
-from convkit.targets.build_plan import FILE_NAME, BuildPlan, read_build_plan, verify_files
+from convkit.targets.build_plan import EVALUATION, FILE_NAME, BuildPlan, read_build_plan, verify_files
 from convkit.targets.cuda_driver import Gpu, gpu
 from convkit.targets.trt_api import Flavour, installed, no_gpu, not_installed
 from convkit.targets.trt_build import ENGINE_FILES, Engine, build_tensorrt
@@ -62,6 +64,8 @@ def build(
     cache: Cache | None = None,
     sign: Path | None = None,
     limits: LimitOptions = LimitOptions(),  # noqa: B008 - frozen
+    eval_data: Path | None = None,
+    metric: str | None = None,
 ) -> tuple[Report, ...]:
     """Build every engine that is pending in a repository, or in one model of it.
 
@@ -75,11 +79,14 @@ def build(
         cache: where results are remembered; by default this user's.
         sign: a private key (PEM, Ed25519) with which the engines' manifests are signed.
         limits: what the workers may take.
+        eval_data: the evaluation data of an engine whose accuracy is to be judged, where they were too large to lie
+            beside it: the same files as when it was prepared.
+        metric: ``FILE.py:function`` or ``module:function``, the metric of the user's own that it is judged by.
 
     Returns the report of each engine; nothing where nothing is pending.
 
     Raises:
-        UsageError: a limit is malformed.
+        UsageError: a limit is malformed; data or a metric are wanted and not named.
         InputError: there is no such repository, or a pending folder is damaged.
         MissingError: TensorRT or a GPU is missing here; nothing is changed.
         StepError: TensorRT could not build an engine.
@@ -94,10 +101,11 @@ def build(
     for folder, plan in plans:
         verify_files(plan, folder)
         _require(plan)
+    evaluations = find_evaluations(plans, eval_data, metric)
     reports = []
     with Runner(cache or Cache(default_root()), observer, limits=allowed) as run:
-        for folder, plan in plans:
-            reports.append(_build_one(run, folder, plan, signer))
+        for (folder, plan), evaluation in zip(plans, evaluations, strict=True):
+            reports.append(_build_one(run, folder, plan, evaluation, signer))
     return tuple(reports)
 
 
@@ -126,7 +134,9 @@ def _require(plan: BuildPlan) -> None:
         raise no_gpu("TensorRT builds on a GPU only")
 
 
-def _build_one(run: Runner, folder: Path, plan: BuildPlan, signer: Signer | None) -> Report:
+def _build_one(
+    run: Runner, folder: Path, plan: BuildPlan, evaluation: Evaluation | None, signer: Signer | None
+) -> Report:
     on = gpu()
     if on is None:
         raise MissingError("the GPU is gone", hint="run the command again", code="missing.gpu")
@@ -136,13 +146,14 @@ def _build_one(run: Runner, folder: Path, plan: BuildPlan, signer: Signer | None
     engine = run(build_tensorrt, model, plan.profiles, plan.options, on=on)
     answers = run(run_tensorrt, engine.files, samples)
     rounds = _time(run, engine, samples, plan, on)
-    verification = hold_against(list(references), list(answers), plan.precision, plan.check)
+    verification = hold_against(list(references), list(answers), plan.precision, plan.tolerance)
     refuse_difference(
         verification,
         "the built engine",
         "the source framework",
         hint="convert in a higher precision, or allow more with --max-error or --min-sqnr",
     )
+    accuracy = judge_engine(run, engine, plan, evaluation, on) if evaluation is not None else None
     report = read_report((folder / "report.json").read_bytes(), where=str(folder / "report.json"))
     final = report.subject(Role.FINAL)
     label = final.label if final else "TensorRT"
@@ -151,8 +162,11 @@ def _build_one(run: Runner, folder: Path, plan: BuildPlan, signer: Signer | None
         size_bytes=engine.files.bytes,
         latency_ms=latency_interval(timed) if timed else None,
         low_precision=low_precision(final, plan.precision.bits) if final else None,
+        drop=plan.accuracy.source - accuracy.value if plan.accuracy and accuracy else None,
         outputs=verification.outputs,
     )
+    max_drop = plan.accuracy.max_drop if plan.accuracy else None
+    gates = judge(plan.gates, plan.check, found, unknown=Verdict.INCONCLUSIVE, max_drop=max_drop)
     report = msgspec.structs.replace(
         report,
         status=Status.OK,
@@ -160,7 +174,8 @@ def _build_one(run: Runner, folder: Path, plan: BuildPlan, signer: Signer | None
         created=datetime.now(UTC).replace(microsecond=0),
         stages=(*report.stages, *staged(run)),
         checks=(*report.checks, checked(f"{label}, built on {on.name}", "the source framework", verification)),
-        gates=judge(plan.gates, plan.check, found, unknown=Verdict.INCONCLUSIVE),
+        gates=gates,
+        accuracy=described(report.accuracy, plan.accuracy, accuracy, gates),
         subjects=tuple(
             msgspec.structs.replace(
                 s,
@@ -173,7 +188,7 @@ def _build_one(run: Runner, folder: Path, plan: BuildPlan, signer: Signer | None
             else s
             for s in report.subjects
         ),
-        measured_how=(*report.measured_how, *_measured_how(label, rounds, on)),
+        measured_how=(*report.measured_how, *_measured_how(label, rounds, accuracy, on)),
     )
     _require_gates(report, found, engine)
     return _publish(run, folder, engine, msgspec.structs.replace(report, worse=worsened(report)), signer)
@@ -193,12 +208,14 @@ def _time(run: Runner, engine: Engine, samples: Tensors, plan: BuildPlan, on: Gp
     return rounds
 
 
-def _measured_how(label: str, rounds: list[Timing], on: Gpu) -> Iterator[str]:
+def _measured_how(label: str, rounds: list[Timing], accuracy: Accuracy | None, on: Gpu) -> Iterator[str]:
     if rounds:
         yield (
             f"{label} was timed by convkit build on {on.name}, alone, in {len(rounds)} rounds, copies to the GPU and "
             "back included; the other models were timed where the model was converted."
         )
+    if accuracy is not None:
+        yield f"{label}'s accuracy was judged anew by convkit build on {on.name}, on {accuracy.samples} samples."
 
 
 def _batch(plan: BuildPlan) -> int:
@@ -261,7 +278,7 @@ def _publish(run: Runner, folder: Path, engine: Engine, report: Report, signer: 
 def _publication(folder: Path, engine: Engine) -> Publication:
     """Make a version of an engine and of the pending folder that it was built from."""
     manifest = (folder / MANIFEST).read_bytes()
-    names = [name for name in results(manifest) if not name.startswith(f"{MODEL_FOLDER}/")]
+    names = [name for name in results(manifest) if not name.startswith((f"{MODEL_FOLDER}/", f"{EVALUATION}/"))]
     beside = {
         path.relative_to(folder / MODEL_FOLDER).as_posix(): path.read_bytes()
         for path in (folder / MODEL_FOLDER).rglob("*")

@@ -131,8 +131,6 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     precision = dossier.precision = order.precision
     final, dossier.quantized = narrowed.model, narrowed.quantized
     _require_equal(run, dossier, dossier.final_label, narrowed.judged, precision, _final_check(request, precision))
-    if evaluation is not None:
-        dossier.accuracy = (evaluation.source, evaluation.of(narrowed.judged))
 
     job = Job(
         precision=precision,
@@ -143,12 +141,19 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
         samples=exported.samples,
         references=exported.references,
     )
+    if target.emulated and evaluation is not None and (most := request.accuracy.max_drop_points) is not None:
+        gate, files = evaluation.gate(most)
+        job = msgspec.structs.replace(job, accuracy=gate, evaluation=files)
     compiled = target.compile(run, final, job)
     dossier.compiled = compiled
     if compiled.answers is not None:
-        built = hold_against(list(exported.references), list(compiled.answers), precision, request.check)
+        check = _final_check(request, precision)
+        built = hold_against(list(exported.references), list(compiled.answers), precision, check)
         dossier.checks.append((f"{dossier.final_label}, built", built))
-        refuse_difference(built, "the built engine", exported.framework, hint=_check_hint(precision, request.check))
+        refuse_difference(built, "the built engine", exported.framework, hint=_check_hint(precision, check))
+    if evaluation is not None:
+        dossier.accuracy = (evaluation.source, evaluation.final(narrowed.judged, compiled))
+        _warn_of_data_left(run, job, compiled)
     dossier.final = (final, run(take_final_census, final) if final != simplified.model else simplified.after)
     dossier.work = compiled.work
     if compiled.work is None and precision is not Precision.NONE:
@@ -221,8 +226,17 @@ def _require_gates(dossier: Dossier, final: Model, compiled: Compiled) -> None:
 
 def _final_check(request: Request, precision: Precision) -> CheckOptions:
     """Return how far the final model may be off: where its accuracy is judged, no further than half noise."""
-    judged = request.accuracy.max_drop is not None and precision is not Precision.NONE
-    return CheckOptions(min_sqnr=0.0) if judged and request.check == CheckOptions() else request.check
+    return request.check if request.accuracy.max_drop is None else request.check.where_judged(precision)
+
+
+def _warn_of_data_left(run: Runner, job: Job, compiled: Compiled) -> None:
+    if compiled.engine == "deferred" and job.accuracy is not None and not job.accuracy.carried:
+        rows = [job.evaluation[name] for name in job.accuracy.data]
+        message = (
+            "the evaluation data are too large to lie beside the engine: take "
+            f"{rows[0] if len(rows) == 1 else rows[0].parent} along, and name it to convkit build with --eval-data"
+        )
+        run.observe(Warned(code="accuracy.data-left", message=message))
 
 
 def _check_hint(precision: Precision, options: CheckOptions) -> str:
@@ -349,7 +363,7 @@ def _expected(exported: Exported, precision: Precision, request: Request) -> dic
         {name: tensors.files.file(name) for name in tensors.files.files}
         for tensors in (exported.samples, exported.references)
     )
-    return expected_files(samples, references, precision, request.check)
+    return expected_files(samples, references, precision, _final_check(request, precision))
 
 
 def _note_order(dossier: Dossier, order: Order) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from convkit.errors import InputError, UsageError
 from convkit.graph.feed import fixed_rows
 from convkit.graph.model import Model, Tensors
 from convkit.graph.npz import names_in
-from convkit.measure.accuracy import Accuracy, evaluate, evaluate_answers
+from convkit.measure.accuracy import Accuracy, decisions, evaluate, evaluate_answers
 from convkit.measure.metrics import Metric, judged_output, needs_labels
 from convkit.order import Order
-from convkit.pipeline.artifact import Artifact
+from convkit.pipeline.artifact import Artifact, digest_file
 from convkit.pipeline.runner import Runner
 from convkit.sources.answers import Questions
 from convkit.sources.exported import Exported
@@ -17,15 +19,28 @@ from convkit.sources.source import Answering
 from convkit.sources.user_code import find_function
 from convkit.spec.accuracy import AGREEMENT, TOP1, AccuracyOptions
 from convkit.spec.tensor import Interface
+from convkit.targets.build_plan import EVALUATION, AccuracyGate
+from convkit.targets.target import Compiled
+
+MOST_CARRIED = 256_000_000
+"""Bytes of evaluation data that are put beside an engine still to be built."""
 
 
 class Evaluation:
     """How good models are at their task, each evaluation a remembered step."""
 
     def __init__(
-        self, run: Runner, *, data: Artifact, metric: Metric, at_most: int | None, answers: Tensors, source: Accuracy
+        self,
+        run: Runner,
+        *,
+        interface: Interface,
+        data: Artifact,
+        metric: Metric,
+        at_most: int | None,
+        answers: Tensors,
+        source: Accuracy,
     ) -> None:
-        self._run, self._data, self._at_most = run, data, at_most
+        self._run, self._interface, self._data, self._at_most = run, interface, data, at_most
         self.metric = metric
         self.answers = answers
         """The source framework's outputs, a set for each batch."""
@@ -34,8 +49,57 @@ class Evaluation:
 
     def of(self, model: Model) -> Accuracy:
         """Return how good an ONNX graph is, run in ONNX Runtime on the same data."""
-        answers = self.answers if self.metric.name == AGREEMENT else None
-        return self._run(evaluate, model, data=self._data, metric=self.metric, answers=answers, at_most=self._at_most)
+        return self._run(
+            evaluate,
+            model,
+            data=self._data,
+            metric=self.metric,
+            answers=self._references,
+            at_most=self._at_most,
+        )
+
+    def final(self, model: Model, compiled: Compiled) -> Accuracy:
+        """Return how good what is served is: the runtime's own answers where it runs here, else the graph's."""
+        if compiled.answered is None:
+            return self.of(model)
+        return self._run(
+            evaluate_answers,
+            compiled.answered(self._data, self.metric.outputs, self._at_most),
+            interface=self._interface,
+            data=self._data,
+            metric=self.metric,
+            references=self._references,
+            at_most=self._at_most,
+        )
+
+    def gate(self, max_drop: float) -> tuple[AccuracyGate, dict[str, Path]]:
+        """Return what an engine that is built elsewhere is judged by, and the files of that by the names it gives them.
+
+        More than `MOST_CARRIED` bytes of rows stay where they are.
+        """
+        data = {f"{EVALUATION}/data/{number:06d}.npz": self._data.file(n) for number, n in enumerate(self._data.files)}
+        answers: dict[str, Path] = {}
+        if self._references is not None:
+            kept = self._run(decisions, self._references, output=self.metric.outputs[0]).files
+            answers = {f"{EVALUATION}/answers/{name}": kept.file(name) for name in kept.files}
+        function = self.metric.function
+        gate = AccuracyGate(
+            metric=self.metric.name,
+            code=function.files.digest if function is not None else None,
+            outputs=self.metric.outputs,
+            labels=self.metric.labels,
+            at_most=self._at_most,
+            source=self.source.value,
+            max_drop=max_drop,
+            data={name: digest_file(path) for name, path in data.items()},
+            carried=self._data.bytes <= MOST_CARRIED,
+            answers={name: digest_file(path) for name, path in answers.items()},
+        )
+        return gate, {**data, **answers}
+
+    @property
+    def _references(self) -> Tensors | None:
+        return self.answers if self.metric.name == AGREEMENT else None
 
 
 def begin_evaluation(order: Order, run: Runner, exported: Exported) -> Evaluation | None:
@@ -73,10 +137,17 @@ def begin_evaluation(order: Order, run: Runner, exported: Exported) -> Evaluatio
         interface=interface,
         data=order.evaluation,
         metric=metric,
+        references=answers if metric.name == AGREEMENT else None,
         at_most=options.samples,
     )
     return Evaluation(
-        run, data=order.evaluation, metric=metric, at_most=options.samples, answers=answers, source=source
+        run,
+        interface=interface,
+        data=order.evaluation,
+        metric=metric,
+        at_most=options.samples,
+        answers=answers,
+        source=source,
     )
 
 

@@ -155,7 +155,7 @@ def read_expected(version: Version) -> Expected | None:
     if not plan.samples:
         return None
     return Expected(
-        precision=plan.precision, check=plan.check, samples=tuple(plan.samples), references=tuple(plan.references)
+        precision=plan.precision, check=plan.tolerance, samples=tuple(plan.samples), references=tuple(plan.references)
     )
 
 

@@ -18,6 +18,14 @@ def command(
     sign: Annotated[
         Path | None, typer.Option(metavar="KEY.pem", help="Sign the manifests with this private key.")
     ] = None,
+    eval_data: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Evaluation data that were too large to lie beside a pending engine."),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.py:FUNCTION", help="The metric of your own that a pending engine is judged by."),
+    ] = None,
     memory_limit: Annotated[
         str | None, typer.Option(metavar="BYTES", help="Most memory of the workers, such as 8GB. [what there is]")
     ] = None,
@@ -36,7 +44,7 @@ def command(
 
     limits = LimitOptions(memory=memory_limit, time=time_limit)
     with watcher(quiet=quiet or as_json) as observer:
-        reports = build(repository, observer=observer, sign=sign, limits=limits)
+        reports = build(repository, observer=observer, sign=sign, limits=limits, eval_data=eval_data, metric=metric)
     if as_json:
         from convkit.report.document import Built, Status
 

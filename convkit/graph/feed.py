@@ -70,7 +70,7 @@ def labelled_batches(
     """
     fixed = fixed_rows(interface)
     for rows in stream_rows(interface, data, size=fixed or size, labels=labels, at_most=at_most):
-        inputs = {name: _padded(array, fixed) for name, array in rows.inputs.items()} if fixed else rows.inputs
+        inputs = {name: padded(array, fixed) for name, array in rows.inputs.items()} if fixed else rows.inputs
         yield Batch(inputs=inputs, labels=rows.labels, rows=len(rows))
 
 
@@ -102,10 +102,26 @@ def batch_rows(interface: Interface) -> int:
     return max(1, min(MOST_ROWS, _BATCH_BYTES // max(row, 1)))
 
 
-def _padded(array: np.ndarray, rows: int) -> np.ndarray:
+def rows_of(array: np.ndarray, name: str, sent: int, rows: int) -> np.ndarray:
+    """Return the first `rows` rows of an output, those that count of all that were `sent`.
+
+    Raises:
+        InputError: the output has no row for each sample.
+    """
+    if array.shape[:1] not in ((sent,), (rows,)):
+        raise InputError(
+            f"the output '{name}' has the shape {list(array.shape)} for {sent} samples: not a row for each",
+            hint="judge another output: [accuracy] output",
+            code="accuracy.rows",
+        )
+    return array[:rows]
+
+
+def padded(array: np.ndarray, rows: int) -> np.ndarray:
+    """Return an array of at least so many rows: where there are fewer, the last is repeated."""
     import numpy as np
 
-    return array if len(array) == rows else np.concatenate([array, np.repeat(array[-1:], rows - len(array), axis=0)])
+    return array if len(array) >= rows else np.concatenate([array, np.repeat(array[-1:], rows - len(array), axis=0)])
 
 
 def _random(interface: Interface, size: int, at_most: int) -> Iterator[dict[str, np.ndarray]]:

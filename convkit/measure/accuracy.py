@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from convkit.errors import InputError
-from convkit.graph.feed import Batch, batch_rows, labelled_batches
-from convkit.graph.model import Model, Tensors
+from convkit.graph.feed import Batch, batch_rows, labelled_batches, rows_of
+from convkit.graph.model import Model, Tensors, save_tensors
 from convkit.graph.session import open_session, run_session
-from convkit.measure.metrics import Metric, scorer
+from convkit.measure.metrics import Metric, decided, scorer
 from convkit.pipeline import events
 from convkit.pipeline.artifact import Artifact
-from convkit.pipeline.step import observation
+from convkit.pipeline.step import observation, step
 from convkit.spec.tensor import Interface
 
 if TYPE_CHECKING:
@@ -58,11 +57,25 @@ def evaluate(model: Model, *, data: Artifact, metric: Metric, answers: Tensors |
     return _judged(answered(), metric, answers, at_most)
 
 
-@observation(version=1, stage="measure", title="Judge the source's answers", needs="onnx")
+@observation(version=2, stage="measure", title="Judge the answers", needs="onnx")
 def evaluate_answers(
-    answers: Tensors, *, interface: Interface, data: Artifact, metric: Metric, at_most: int | None
+    answers: Tensors,
+    *,
+    interface: Interface,
+    data: Artifact,
+    metric: Metric,
+    references: Tensors | None,
+    at_most: int | None,
 ) -> Accuracy:
-    """Judge what the source framework answered on evaluation data: `answers` holds a set for each batch.
+    """Judge what a framework or a runtime answered on evaluation data. Needs neither onnx nor ONNX Runtime.
+
+    Args:
+        answers: a set of outputs for each batch of `batch_rows(interface)` rows.
+        interface: what the model takes.
+        data: ``.npz`` files of rows, with labels where the metric wants them.
+        metric: what is measured.
+        references: the source framework's answers on the same batches, or its decisions, for agreement.
+        at_most: rows to use; None: all.
 
     Raises:
         InputError: the labels do not fit the output.
@@ -70,7 +83,13 @@ def evaluate_answers(
     """
     size = batch_rows(interface)
     batches = labelled_batches(interface, data, labels=metric.labels, size=size, at_most=at_most)
-    return _judged(zip(batches, answers, strict=True), metric, answers, at_most)
+    return _judged(zip(batches, answers, strict=True), metric, references, at_most)
+
+
+@step(version=1, stage="measure", title="Keep the classes that the source chose", needs="onnx")
+def decisions(answers: Tensors, *, output: str) -> Tensors:
+    """Keep of every set of answers the classes that `output` names: all that agreement looks at."""
+    return save_tensors(({output: decided(answer[output])} for answer in answers), digits=6)
 
 
 def _judged(
@@ -82,23 +101,10 @@ def _judged(
     score, done = scorer(metric), 0
     references: Iterable[dict[str, np.ndarray]] = repeat({}) if answers is None else answers
     for (batch, outputs), reference in zip(answered, references, strict=False):
-        score.add({name: rows_of(outputs[name], name, batch) for name in metric.outputs}, batch.labels, reference)
+        sent = len(next(iter(batch.inputs.values())))
+        score.add(
+            {name: rows_of(outputs[name], name, sent, batch.rows) for name in metric.outputs}, batch.labels, reference
+        )
         done += batch.rows
         events.progress(done, at_most or 0, "samples")
     return Accuracy(value=score.value(), samples=done)
-
-
-def rows_of(array: np.ndarray, name: str, batch: Batch) -> np.ndarray:
-    """Return an output's rows for the samples that count.
-
-    Raises:
-        InputError: the output has no row for each sample.
-    """
-    sent = len(next(iter(batch.inputs.values())))
-    if array.shape[:1] not in ((sent,), (batch.rows,)):
-        raise InputError(
-            f"the output '{name}' has the shape {list(array.shape)} for {sent} samples: not a row for each",
-            hint="judge another output: [accuracy] output",
-            code="accuracy.rows",
-        )
-    return array[: batch.rows]

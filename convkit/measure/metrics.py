@@ -145,14 +145,18 @@ class _Agreement:
 
     def add(self, outputs: dict[str, np.ndarray], labels: np.ndarray | None, answers: dict[str, np.ndarray]) -> None:
         del labels
-        ours, theirs = outputs[self._output], answers[self._output]
-        if ours.dtype.kind not in "iub":
-            ours, theirs = ours.argmax(axis=-1), theirs.argmax(axis=-1)
+        ours, theirs = decided(outputs[self._output]), decided(answers[self._output])
         self._same += int((ours == theirs).sum())
         self._all += ours.size
 
     def value(self) -> float:
         return self._same / max(self._all, 1)
+
+
+def decided(answer: np.ndarray) -> np.ndarray:
+    """Return the classes that an output names: itself, or where its scores, along the last axis, are highest."""
+    classes: np.ndarray = answer if answer.dtype.kind in "iub" else answer.argmax(axis=-1)
+    return classes
 
 
 class _Function:

@@ -21,6 +21,7 @@ from convkit.serving.manifest import results
 from convkit.serving.put import CONFIG as CONFIG
 from convkit.serving.put import put_in_place, read_if_there, set_aside
 from convkit.serving.records import SUMS, write_sums
+from convkit.targets.build_plan import EVALUATION
 
 CONFIGS = "configs"
 WARMUP = "warmup"
@@ -98,7 +99,8 @@ def _find_built(model: Path, publication: Publication, version: int | None) -> P
     wanted = results(publication.manifest)
     below = f"{MODEL_FOLDER}/"
     standing = {name.removeprefix(below): digest for name, digest in wanted.items() if name.startswith(below)}
-    made_from = {f"{RECORDS}/{name}": digest for name, digest in wanted.items() if not name.startswith(below)}
+    left = (below, f"{EVALUATION}/")
+    made_from = {f"{RECORDS}/{name}": digest for name, digest in wanted.items() if not name.startswith(left)}
     known = results(manifest)
     if any(known.get(name) != digest for name, digest in {**made_from, **standing}.items()):
         return None

@@ -20,6 +20,9 @@ from convkit.targets.trt_profiles import Profile
 
 SCHEMA = "convkit.build/1"
 FILE_NAME = "build.json"
+EVALUATION = "evaluation"
+"""The folder of what an engine's accuracy is judged on. It goes away with the pending folder: build.json has the
+digests."""
 _MOST_BYTES = 16 << 20
 
 
@@ -34,6 +37,40 @@ class VersionRange(msgspec.Struct, frozen=True, kw_only=True):
         """Tell whether a version such as ``10.16.1.11`` lies within."""
         found = _numbers(version)
         return _numbers(self.at_least) <= found and (self.below is None or found < _numbers(self.below))
+
+
+class AccuracyGate(msgspec.Struct, frozen=True, kw_only=True):
+    """How much accuracy an engine may lose, and on what that is judged."""
+
+    metric: str
+    """``top1``, ``agreement``, or the user's own, as ``file.py:function`` or ``module:function``."""
+    code: str | None = None
+    """The digest of the code of a metric of the user's own, which is not carried."""
+    outputs: tuple[str, ...]
+    """The outputs that it looks at."""
+    labels: str | None = None
+    """The name of the array with the labels."""
+    at_most: int | None = None
+    """Rows that count; None: all."""
+    source: float
+    """How good the source framework's model is."""
+    max_drop: float
+    """Most that may be lost, in points of the metric."""
+    data: dict[str, str]
+    """``.npz`` files of rows under wire names or aliases, in order."""
+    carried: bool = True
+    """Whether they lie in this folder; else whoever builds names them."""
+    answers: dict[str, str] = {}
+    """The classes that the source framework chose, a file for each batch; for agreement alone."""
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Return what lies in the plan's folder."""
+        return {**(self.data if self.carried else {}), **self.answers}
+
+    def already_judged(self) -> AccuracyGate:
+        """Return it as the record of an engine that was held to it: nothing is carried."""
+        return msgspec.structs.replace(self, carried=False, answers={})
 
 
 class BuildPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +96,20 @@ class BuildPlan(msgspec.Struct, frozen=True, kw_only=True):
     """The tolerance asked for."""
     gates: GateOptions = GateOptions()
     """What the engine must keep to be published."""
+    accuracy: AccuracyGate | None = None
+    """None where no drop of accuracy was bounded."""
     versions: VersionRange = VersionRange()
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Return the digest of every file that lies in the plan's folder."""
+        carried = self.accuracy.files if self.accuracy is not None else {}
+        return {**self.model, **self.samples, **self.references, **carried}
+
+    @property
+    def tolerance(self) -> CheckOptions:
+        """Return how far the engine's outputs may be off."""
+        return self.check if self.accuracy is None else self.check.where_judged(self.precision)
 
 
 def encode_build_plan(plan: BuildPlan) -> bytes:
@@ -96,7 +146,7 @@ def read_build_plan(path: Path) -> BuildPlan:
         raise _refused(
             path, f"is not a build plan: {error}", "run 'convkit convert' again; it is never edited"
         ) from error
-    for name in (*plan.model, *plan.samples, *plan.references):
+    for name in plan.files:
         if not is_plain(name):
             raise _refused(path, f"names the file '{name}', outside its folder", "run 'convkit convert' again")
     return plan
@@ -108,7 +158,7 @@ def verify_files(plan: BuildPlan, folder: Path) -> None:
     Raises:
         InputError: one is missing or has another content.
     """
-    for name, digest in {**plan.model, **plan.samples, **plan.references}.items():
+    for name, digest in plan.files.items():
         path = folder / name
         if not path.is_file():
             raise InputError(f"{path} is missing", hint="copy the whole folder", code="build.missing-file")

@@ -12,6 +12,7 @@ from convkit.spec.options import EngineMode, Precision
 from convkit.targets.openvino_model import (
     GRAPH_FILE,
     OpenVINOOptions,
+    answer_openvino,
     convert_to_openvino,
     openvino_work,
     run_openvino,
@@ -94,6 +95,9 @@ class OpenVINO:
             files={name: converted.files.file(name) for name in converted.files.files},
             served_bytes=converted.files.bytes,
             answers=run(run_openvino, converted, samples=job.samples, options=options),
+            answered=lambda data, outputs, at_most: run(
+                answer_openvino, converted, data=data, outputs=outputs, at_most=at_most, options=options
+            ),
             timed=lambda inputs, seconds: Contender(
                 time_openvino, converted, inputs=inputs, seconds=seconds, options=options
             ),

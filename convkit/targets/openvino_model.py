@@ -17,6 +17,7 @@ from convkit.pipeline.artifact import Artifact, gather, new_folder
 from convkit.pipeline.step import observation, step
 from convkit.pipeline.stopwatch import Timing, time_calls
 from convkit.spec.tensor import DType, Interface
+from convkit.targets.answering import answers_to
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,20 +92,37 @@ def run_openvino(model: OpenVINOModel, *, samples: Tensors, options: OpenVINOOpt
         StepError: OpenVINO cannot compile the model for this CPU, or fails on an input.
     """
     compiled = _compiled(model, options)
-    names = [spec.name for spec in model.interface.outputs]
-    answers: list[dict[str, np.ndarray]] = []
-    for case in samples:
-        try:
-            results = compiled(dict(case), share_inputs=False)
-        except RuntimeError as error:
-            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in case.items())
-            raise StepError(
-                f"OpenVINO fails on the inputs {shapes}: {_reason(error)}",
-                hint="a dimension that may not be free belongs into config.txt as a number",
-                code="openvino.failed",
-            ) from error
-        answers.append({name: results[name].copy() for name in names})
-    return save_tensors(answers)
+    names = tuple(spec.name for spec in model.interface.outputs)
+    return save_tensors(_run(compiled, names, case) for case in samples)
+
+
+@observation(version=1, stage="measure", title="Ask OpenVINO for its answers", needs="openvino")
+def answer_openvino(
+    model: OpenVINOModel, *, data: Artifact, outputs: tuple[str, ...], at_most: int | None, options: OpenVINOOptions
+) -> Tensors:
+    """Return what OpenVINO gives on the CPU for evaluation data: some outputs, a set for each batch.
+
+    Raises:
+        InputError: the data do not fit the model, or an output has no row for each sample.
+        StepError: OpenVINO cannot compile the model for this CPU, or fails on an input.
+    """
+    compiled = _compiled(model, options)
+    return save_tensors(
+        answers_to(model.interface, data, outputs, at_most, lambda inputs: _run(compiled, outputs, inputs)), digits=6
+    )
+
+
+def _run(compiled: Any, names: tuple[str, ...], case: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    try:
+        results = compiled(dict(case), share_inputs=False)
+    except RuntimeError as error:
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in case.items())
+        raise StepError(
+            f"OpenVINO fails on the inputs {shapes}: {_reason(error)}",
+            hint="a dimension that may not be free belongs into config.txt as a number",
+            code="openvino.failed",
+        ) from error
+    return {name: results[name].copy() for name in names}
 
 
 @observation(version=1, stage="measure", title="Time OpenVINO", needs="openvino")

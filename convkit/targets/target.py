@@ -13,11 +13,13 @@ from convkit.errors import UsageError
 from convkit.graph.model import Model, Tensors
 from convkit.graph.quant_profile import QuantProfile
 from convkit.graph.work import Work
+from convkit.pipeline.artifact import Artifact
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.stopwatch import Timing
 from convkit.spec.entry_points import entry_points, load
 from convkit.spec.options import CheckOptions, EngineMode, GateOptions, Precision
 from convkit.spec.wording import did_you_mean
+from convkit.targets.build_plan import AccuracyGate
 
 TARGETS: dict[str, str] = {
     "onnxruntime": "convkit.targets.onnxruntime:OnnxRuntime",
@@ -49,6 +51,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """The tolerance that an engine built elsewhere is held to."""
     gates: GateOptions = GateOptions()
     """The gates that an engine built elsewhere is held to."""
+    accuracy: AccuracyGate | None = None
+    """How much accuracy it may lose; None where nothing was asked for."""
+    evaluation: Mapping[str, Path] = {}
+    """The files that `accuracy` names, by those names."""
     samples: Tensors
     references: Tensors
     """Inputs, and the source framework's outputs for them."""
@@ -65,6 +71,10 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     """Size of what the runtime loads; None where that is the model's own size, or not known yet."""
     answers: Tensors | None = None
     """What a built engine gives for the job's samples, where it runs on this machine."""
+    answered: Callable[[Artifact, tuple[str, ...], int | None], Tensors] | None = None
+    """What the runtime gives for evaluation data, where it runs on this machine: of ``.npz`` files of rows, the outputs
+    that are wanted, and at most so many rows, to a set of outputs for each batch of `batch_rows` rows. Without it the
+    ONNX graph's accuracy stands for the result's."""
     timed: Callable[[Tensors, float], Contender[Timing]] | None = None
     """How a built engine is timed on inputs for so many seconds, where it runs on this machine."""
     work: Work | None = None

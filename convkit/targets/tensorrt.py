@@ -37,7 +37,7 @@ from convkit.targets.trt_options import (
 from convkit.targets.trt_parse import parse_rtx
 from convkit.targets.trt_profile import TENSORRT_PROFILE
 from convkit.targets.trt_profiles import Profile, profiles_for
-from convkit.targets.trt_run import run_tensorrt, time_tensorrt
+from convkit.targets.trt_run import answer_tensorrt, run_tensorrt, time_tensorrt
 
 RECORDS = "convkit"
 """The folder in a version's directory that holds what its engine was built from."""
@@ -86,8 +86,8 @@ class TensorRT:
         """
         table = _options(job.options, Flavour.TENSORRT)
         profiles = run(profiles_for, model.interface, table)
-        sources = _sources(model, profiles, table, job, Flavour.TENSORRT)
         here = gpu() if job.engine is not EngineMode.DEFER and installed(Flavour.TENSORRT) else None
+        sources = _sources(model, profiles, table, job, Flavour.TENSORRT, deferred=here is None)
         if here is not None and job.precision is Precision.FP8 and not has_fp8(here.compute_capability):
             raise _no_fp8(here)
         if here is not None:
@@ -95,6 +95,15 @@ class TensorRT:
             built = _built(engine, sources, answers=run(run_tensorrt, engine.files, job.samples))
             return msgspec.structs.replace(
                 built,
+                answered=lambda data, outputs, at_most: run(
+                    answer_tensorrt,
+                    engine.files,
+                    interface=model.interface,
+                    data=data,
+                    outputs=outputs,
+                    at_most=at_most,
+                    on=here,
+                ),
                 timed=lambda inputs, seconds: Contender(
                     time_tensorrt, engine.files, inputs=inputs, seconds=seconds, on=here
                 ),
@@ -149,7 +158,7 @@ class TensorRTRTX:
         if job.precision is Precision.FP8:
             table = _for_fp8(run, table)
         profiles = run(profiles_for, model.interface, table)
-        sources = _sources(model, profiles, table, job, Flavour.TENSORRT_RTX)
+        sources = _sources(model, profiles, table, job, Flavour.TENSORRT_RTX, deferred=False)
         return _built(run(build_rtx, model, profiles, table), sources)
 
 
@@ -182,9 +191,19 @@ def _no_fp8(here: Gpu) -> UsageError:
 
 
 def _sources(
-    model: Model, profiles: tuple[Profile, ...], options: TensorRTOptions, job: Job, target: Flavour
+    model: Model,
+    profiles: tuple[Profile, ...],
+    options: TensorRTOptions,
+    job: Job,
+    target: Flavour,
+    *,
+    deferred: bool,
 ) -> dict[str, Path | bytes]:
     """Return what an engine is built from, and held against, as the files of one folder: build.json names them all."""
+    accuracy = job.accuracy
+    if accuracy is not None and not deferred:
+        accuracy = accuracy.already_judged()
+    evaluation = {name: job.evaluation[name] for name in accuracy.files} if accuracy is not None else {}
     models = {name: model.files.file(name) for name in model.files.files}
     samples = {f"samples/{name}": job.samples.files.file(name) for name in job.samples.files.files}
     references = {f"references/{name}": job.references.files.file(name) for name in job.references.files.files}
@@ -199,8 +218,9 @@ def _sources(
         references=_digests(references),
         check=job.check,
         gates=job.gates,
+        accuracy=accuracy,
     )
-    return {**models, **samples, **references, FILE_NAME: encode_build_plan(plan)}
+    return {**models, **samples, **references, **evaluation, FILE_NAME: encode_build_plan(plan)}
 
 
 def _digests(files: Mapping[str, Path]) -> dict[str, str]:

@@ -15,6 +15,8 @@ from convkit.graph.model import Tensors, numpy_dtype, save_tensors
 from convkit.pipeline.artifact import Artifact
 from convkit.pipeline.step import observation
 from convkit.pipeline.stopwatch import Timing, time_calls
+from convkit.spec.tensor import Interface
+from convkit.targets.answering import answers_to, in_portions
 from convkit.targets.cuda_driver import Gpu
 from convkit.targets.cuda_memory import DeviceMemory, device_memory
 from convkit.targets.trt_api import Api, Flavour, open_api
@@ -42,6 +44,31 @@ def run_tensorrt(engine: Artifact, samples: Tensors) -> Tensors:
 def run_rtx(engine: Artifact, samples: Tensors) -> Tensors:
     """Return a TensorRT-RTX engine's outputs; everything else as `run_tensorrt`."""
     return _run(engine.file(), samples, Flavour.TENSORRT_RTX)
+
+
+@observation(version=1, stage="measure", title="Ask the TensorRT plan for its answers", needs="tensorrt")
+def answer_tensorrt(
+    engine: Artifact, *, interface: Interface, data: Artifact, outputs: tuple[str, ...], at_most: int | None, on: Gpu
+) -> Tensors:
+    """Return what a plan gives for evaluation data: some outputs, a set for each batch of `batch_rows` rows.
+
+    Args:
+        engine: the plan.
+        interface: what the model takes.
+        data: ``.npz`` files of rows. A batch that no profile takes as a whole is run in portions.
+        outputs: the wire names of the outputs that are wanted.
+        at_most: rows to use; None: all.
+        on: this machine's GPU, so that no answers of another one are taken for its own.
+
+    Raises:
+        InputError: the data do not fit the model, or an output has no row for each sample.
+        MissingError, StepError: as `run_tensorrt`.
+    """
+    del on
+    with _loaded(engine.file(), Flavour.TENSORRT) as loaded:
+        return save_tensors(
+            answers_to(interface, data, outputs, at_most, lambda inputs: loaded.answer(inputs, outputs)), digits=6
+        )
 
 
 @observation(version=1, stage="measure", title="Time the TensorRT plan", needs="tensorrt")
@@ -90,6 +117,17 @@ class _Loaded:
         self.api = api
         self.engine = engine
         self.context = context
+
+    def answer(self, case: dict[str, Array], outputs: tuple[str, ...]) -> dict[str, Array]:
+        """Return some outputs for a batch of any size, in portions of as many rows as a profile takes."""
+        names = [self.engine.get_tensor_name(index) for index in range(self.engine.num_io_tensors)]
+        inputs = {name: case[name] for name in names if name in case}
+        least, most = _rows_taken(self.engine, inputs)
+        return in_portions(inputs, outputs, self._answer_one, least=least, most=most)
+
+    def _answer_one(self, case: dict[str, Array]) -> dict[str, Array]:
+        with self.bound(case) as call:
+            return call()
 
     @contextlib.contextmanager
     def bound(self, case: dict[str, Array]) -> Iterator[Callable[[], dict[str, Array]]]:
@@ -146,6 +184,24 @@ def _bind_outputs(
         context.set_tensor_address(name, address)
         bound[name] = (address, array)
     return bound
+
+
+def _rows_taken(engine: ICudaEngine, inputs: dict[str, Array]) -> tuple[int, int]:
+    """Return how many rows the profile takes, at least and at most, that takes most of these inputs' rows.
+
+    Where no profile takes rows of their shape: all that there are, so that running them says what is wrong.
+    """
+    rows = len(next(iter(inputs.values())))
+    taken = [(rows, rows)]
+    for profile in range(engine.num_optimization_profiles):
+        ranges = {name: engine.get_tensor_profile_shape(name, profile) for name in inputs}
+        if all(_fits(inputs[name].shape[1:], low[1:], high[1:]) for name, (low, _, high) in ranges.items()):
+            least = max(low[0] for low, _, _ in ranges.values())
+            most = min(high[0] for _, _, high in ranges.values())
+            if least <= rows <= most:
+                return rows, rows
+            taken.append((least, most))
+    return max(taken[1:] or taken, key=lambda least_and_most: least_and_most[1])
 
 
 def _profile_for(api: Api, engine: ICudaEngine, inputs: dict[str, Array]) -> int:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from e2e.command import Command
 
+from gates.made_up import build_here as build_here
+
 
 @pytest.fixture(scope="session")
 def convkit(tmp_path_factory: pytest.TempPathFactory) -> Command:

@@ -107,6 +107,7 @@ class FakeEngine:
         self.num_optimization_profiles = len(profiles)
         self.data_dependent = data_dependent
         self.used_profiles: list[int] = []
+        self.used_rows: list[int] = []
 
     def get_tensor_name(self, index: int) -> str:
         return "xy"[index]
@@ -138,6 +139,7 @@ class FakeContext:
 
     def set_input_shape(self, _: str, shape: Shape) -> bool:
         self.shape = shape
+        self.engine.used_rows.append(shape[0])
         return True
 
     def infer_shapes(self) -> list[str]:

@@ -12,10 +12,11 @@ import pytest
 from convkit.errors import MissingError, StepError
 from convkit.graph.model import save_tensors
 from convkit.pipeline.artifact import Artifact, gather
+from convkit.spec.tensor import DType, Interface, TensorSpec
 from convkit.targets import cuda_driver, trt_run
 from convkit.targets.cuda_driver import Gpu, driver_present, gpu, gpu_name
 from convkit.targets.trt_api import Api, Flavour
-from convkit.targets.trt_run import run_tensorrt, time_tensorrt
+from convkit.targets.trt_run import answer_tensorrt, run_tensorrt, time_tensorrt
 from targets.fake_nvidia import FakeCuda, FakeEngine, FakeTensorRT
 
 Install = Callable[[FakeCuda | None], None]
@@ -90,6 +91,36 @@ def test_an_engine_answers_every_case_in_a_profile_that_takes_it(
 
     assert [answer["y"].tolist() for answer in answers] == [(2 * case(rows)["x"]).tolist() for rows in (3, 7)]
     assert engine.used_profiles == [0, 1]
+    assert (cuda.memory, cuda.contexts, cuda.streams) == ({}, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("profiles", "portions"),
+    [
+        (PROFILES, [16, 16, 5]),
+        ([((1, 2), (4, 2), (40, 2))], [32, 5]),
+        ([((4, 2), (4, 2), (4, 2))], 10 * [4]),
+    ],
+    ids=["portions of the largest", "all at once", "a fixed batch"],
+)
+def test_evaluation_data_are_answered_in_portions_that_a_profile_takes(
+    profiles: Any, portions: list[int], use_driver: Install, engine_file: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    cuda, engine = FakeCuda(), FakeEngine(profiles)
+    use_driver(cuda)
+    use_engine(engine, monkeypatch)
+    rows = save_tensors([case(37)]).files
+    pairs, doubled = (TensorSpec(name=name, dtype=DType.FLOAT32, dims=("n", 2)) for name in "xy")
+    interface = Interface(inputs=(pairs,), outputs=(doubled,))
+
+    answers = list(
+        answer_tensorrt(engine_file, interface=interface, data=rows, outputs=("y",), at_most=None, on=FAKE_GPU)
+    )
+
+    assert [len(answer["y"]) for answer in answers] == [32, 5], "a set for each batch, as the source's answers"
+    np.testing.assert_array_equal(np.concatenate([answer["y"] for answer in answers]), 2 * case(37)["x"])
+    assert engine.used_rows == portions
     assert (cuda.memory, cuda.contexts, cuda.streams) == ({}, 0, 0)
 
 

@@ -1,0 +1,78 @@
+"""A machine with TensorRT and a GPU that are made up: what the engine weighs, answers and takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convkit import building
+from convkit.graph.model import Tensors
+from convkit.pipeline.artifact import gather
+from convkit.pipeline.runner import StageRecord
+from convkit.pipeline.stopwatch import Timing
+from convkit.report.document import Report
+from convkit.targets.build_plan import read_build_plan
+from convkit.targets.cuda_driver import Gpu
+from convkit.targets.trt_api import Flavour
+from convkit.targets.trt_build import Engine
+
+ENGINE_BYTES = 5000
+GPU = Gpu(name="NVIDIA Fake", compute_capability="8.9", cuda="13.2")
+
+
+class RunnerInPlace:
+    """Calls the stand-ins for steps where they are, and answers every measurement with made-up rounds."""
+
+    def __init__(self, call_ms: float) -> None:
+        self.call_ms = call_ms
+        self.stages: list[Any] = []
+
+    def __enter__(self) -> RunnerInPlace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, step: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        return step(*arguments, **options)
+
+    def alternate(self, contenders: list[Any], *, rounds: int, title: str, fresh: bool = False) -> list[list[Timing]]:
+        record = StageRecord(name="measure", title=title, seconds=1.0, peak_bytes=0, cached=not fresh)
+        self.stages.append(record)
+        return [[Timing(latencies_ns=(int(self.call_ms * 1e6),) * 3)] * rounds for _ in contenders]
+
+    def account(self, *_: str) -> RunnerInPlace:
+        return self
+
+
+@pytest.fixture
+def build_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[Report, ...]]:
+    """Return `convkit build` on a machine whose GPU and TensorRT are made up."""
+
+    def build(repository: Path, *, call_ms: float = 1.0, **options: Any) -> tuple[Report, ...]:
+        runner = RunnerInPlace(call_ms)
+        monkeypatch.setattr(building, "Runner", lambda *_, **__: runner)
+        return building.build(repository, **options)
+
+    def build_engine(model: Any, profiles: Any, options: Any, *, on: Gpu) -> Engine:
+        folder = tmp_path / "engine"
+        folder.mkdir(exist_ok=True)
+        (folder / "model.plan").write_bytes(b"p" * ENGINE_BYTES)
+        return Engine(
+            files=gather(folder), flavour=Flavour.TENSORRT, version="11.4", compute_capabilities=("8.9",), gpu=on,
+            layers=3, profiles=profiles, options=options,
+        )  # fmt: skip
+
+    def answer(engine: Any, samples: Tensors) -> Tensors:
+        """Answer as the source framework did."""
+        pending = Path(samples.files.path)
+        return Tensors(files=gather(pending, read_build_plan(pending / "build.json").references))
+
+    monkeypatch.setattr(building, "gpu", lambda: GPU)
+    monkeypatch.setattr(building, "installed", lambda flavour: True)
+    monkeypatch.setattr(building, "build_tensorrt", build_engine)
+    monkeypatch.setattr(building, "run_tensorrt", answer)
+    return build
