@@ -27,8 +27,10 @@ from convkit.order import Order
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.step import Step
 from convkit.pipeline.stopwatch import Timing
+from convkit.quantize.equalize import equalize
 from convkit.quantize.ranges import Ranges
 from convkit.quantize.sensitivity import Noise, measure_noise, rank_nodes
+from convkit.quantize.smooth import smooth
 from convkit.report.document import Trial
 from convkit.sources.exported import Exported
 from convkit.spec.options import CalibrationMethod
@@ -204,7 +206,7 @@ class _Search:
         return calls[len(calls) // 2] / 1e6
 
 
-REPAIRS: dict[str, Step[..., Model]] = {}
+REPAIRS: dict[str, Step[..., Model]] = {"equalized": equalize, "smoothed": smooth}
 """What makes an FP32 model easier to quantize, by what the report calls it."""
 
 

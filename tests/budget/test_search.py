@@ -53,7 +53,7 @@ def test_within_one_percent_most_of_it_still_runs_in_int8(command: Command, tmp_
     result = outcome.result
     report = report_of(result)
     assert report["trials"][0]["drop"] > 0.05, "plain min-max loses visibly"
-    assert any(trial["passed"] for trial in report["trials"])
+    assert any(trial["passed"] and trial["what"].endswith("equalized") for trial in report["trials"])
     assert result["accuracy"]["drop"] <= 0.01
     assert result["accuracy"]["verdict"] == "passed"
     final = next(subject for subject in report["subjects"] if subject["role"] == "final")
@@ -63,7 +63,7 @@ def test_within_one_percent_most_of_it_still_runs_in_int8(command: Command, tmp_
 
 
 def test_a_budget_that_nothing_meets_publishes_nothing_and_keeps_the_best(command: Command, tmp_path: Path) -> None:
-    arguments = (*ASKED, "--max-drop", "0.1%", "--budget-evals", "2", "-o", tmp_path / "models")
+    arguments = (*ASKED, "--max-drop", "0.1%", "--budget-evals", "1", "-o", tmp_path / "models")
 
     outcome = command.convert(MOBILE, *arguments)
 
@@ -72,7 +72,7 @@ def test_a_budget_that_nothing_meets_publishes_nothing_and_keeps_the_best(comman
     assert not (tmp_path / "models" / "digits_mobile").exists()
     assert Path(result["candidate"]).is_file()
     trials = report_of(result)["trials"]
-    assert len(trials) == 2
+    assert len(trials) == 1
     assert result["accuracy"]["final"] == max(trial["value"] for trial in trials)
 
 
