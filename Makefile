@@ -15,7 +15,7 @@ FOR_DEMO := $(VENV)/.installed-torch
 FOR_TESTS := $(VENV)/.installed-test
 DEMO_READY = $(if $(wildcard $(FOR_TESTS)),$(FOR_TESTS),$(FOR_DEMO))
 
-.PHONY: help demo test fuzz soak ready lint format bench backend docs pin clean
+.PHONY: help demo test fuzz soak ready lint format bench backend docs docs-accuracy pin clean
 
 help:
 	@echo 'make demo    install with PyTorch, convert a sample model into ./models'
@@ -27,6 +27,7 @@ help:
 	@echo 'make bench   cold start, and convert against the bare libraries (minutes)'
 	@echo 'make backend every one of onnx'"'"'s own backend tests, of which `make test` runs a sixth (minutes)'
 	@echo 'make docs    write docs/errors.md and docs/recipe_keys.md anew from the source'
+	@echo 'make docs-accuracy  convert the sample models in every precision, write docs/accuracy.md anew (minutes)'
 	@echo 'make pin     write constraints.txt anew from $(VENV)'
 	@echo 'make clean   remove environments, caches and what the demo made'
 
@@ -67,6 +68,9 @@ backend: $(FOR_TESTS)
 docs: $(FOR_TESTS)
 	$(BIN)/python docs/make_errors.py
 	$(BIN)/python docs/make_recipe_keys.py
+
+docs-accuracy: $(FOR_TESTS)
+	$(BIN)/python docs/make_accuracy.py
 
 pin: $(FOR_TESTS)
 	@head -n 2 constraints.txt > constraints.new
