@@ -17,7 +17,7 @@ from cli.program import Ended, Program
 
 HEAD = {
     "schema", "status", "exit_code", "repository", "model", "name", "version", "engine", "report", "candidate",
-    "stages", "verification", "gates", "warnings", "error",
+    "stages", "verification", "gates", "accuracy", "warnings", "error",
 }  # fmt: skip
 STAGES = {"source", "simplify", "precision", "calibrate", "quantize", "compile", "check", "measure", "publish"}
 FAST = ("--measure", "none")
@@ -77,7 +77,7 @@ def test_another_option_runs_only_what_follows_from_it_and_publishes_the_next_ve
     assert result["version"] == 2
     assert cached["Read the ONNX model"] is True
     assert cached["Simplify the graph"] is True
-    assert cached["Write FP16"] is False
+    assert cached["Write 16 bits"] is False
 
 
 def test_an_unchanged_run_writes_its_report_where_it_was_asked_to(convkit: Program, net: Path) -> None:
@@ -145,17 +145,17 @@ USAGE = {
 }
 REFUSED = {
     "a model that is not there": ["{folder}/none.onnx"],
-    "a file of another kind": ["{folder}/text.txt"],
+    "a file of another kind": ["{folder}/text.md"],
     "a folder without a model": ["{folder}/empty"],
     "an empty file": ["{folder}/empty.onnx"],
     "a config.txt that is not there": ["{net}", "--config", "none.txt"],
-    "a config.txt that is broken": ["{net}", "--config", "{folder}/text.txt"],
+    "a config.txt that is broken": ["{net}", "--config", "{folder}/text.md"],
     "a recipe that is not there": ["{net}", "--recipe", "none.toml"],
     "samples that are not there": ["{net}", "--samples", "none.npz"],
-    "samples that are none": ["{net}", "--samples", "{folder}/text.txt"],
-    "a repository that is a file": ["{net}", "-o", "{folder}/text.txt"],
-    "a report folder that is a file": ["{net}", "--report-dir", "{folder}/text.txt"],
-    "a repository below a file": ["{net}", "-o", "{folder}/text.txt/models"],
+    "samples that are none": ["{net}", "--samples", "{folder}/text.md"],
+    "a repository that is a file": ["{net}", "-o", "{folder}/text.md"],
+    "a report folder that is a file": ["{net}", "--report-dir", "{folder}/text.md"],
+    "a repository below a file": ["{net}", "-o", "{folder}/text.md/models"],
     "a pickle": ["{folder}/pickle/model.pth"],
 }
 
@@ -163,7 +163,7 @@ REFUSED = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("inputs")
-    (made / "text.txt").write_text("not what it should be", encoding="utf-8")
+    (made / "text.md").write_text("not what it should be", encoding="utf-8")
     (made / "empty.onnx").write_bytes(b"")
     (made / "empty").mkdir()
     (made / "pickle").mkdir()
