@@ -1,0 +1,63 @@
+"""What convkit makes of convolutional networks and encoders, in every precision, TensorRT-RTX parses and builds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from convkit.graph.model import Model
+from convkit.graph.work import LOW, declared_work
+from convkit.pipeline.artifact import use_scratch
+from convkit.spec.options import Precision
+from rtx.networks import FULL, NARROW, exported
+from rtx.steps import PRECISIONS, build, narrowed, samples_of
+
+pytest.importorskip("tensorrt_rtx")
+
+IN_SHORT = (Precision.NONE, Precision.FP16, Precision.INT8, Precision.INT8_FP16, Precision.FP8)
+LEAST = {
+    "mobilenetv2": 0.5,  # its depthwise convolutions and its first are worth little or nothing in 8 bits
+    **dict.fromkeys(("resnet", "resnet50", "encoder", "bert"), 0.8),
+}
+"""The least share of the work that must be in 8 bits."""
+
+
+class Networks:
+    """Exports each network once."""
+
+    def __init__(self, factory: pytest.TempPathFactory) -> None:
+        self._factory = factory
+        self._made: dict[tuple[str, bool], Model] = {}
+
+    def __call__(self, name: str, *, full: bool) -> Model:
+        if (name, full) not in self._made:
+            folder = self._factory.mktemp(name)
+            use_scratch(folder / "scratch")
+            self._made[name, full] = exported(name, folder, FULL if full else NARROW)
+        return self._made[name, full]
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
+    return Networks(tmp_path_factory)
+
+
+CASES = [
+    *(pytest.param(name, False, precision) for name in NARROW for precision in IN_SHORT),
+    *(pytest.param(name, True, precision, marks=pytest.mark.rtx) for name in FULL for precision in PRECISIONS),
+]
+
+
+@pytest.mark.parametrize(("name", "full", "precision"), CASES)
+def test_it_parses_and_builds(name: str, full: bool, precision: Precision, networks: Networks, tmp_path: Path) -> None:
+    model = networks(name, full=full)
+    use_scratch(tmp_path / "scratch")
+
+    low = narrowed(model, precision)
+
+    assert build(low, precision).files.bytes > 0
+    if precision.bits == 8:
+        work = declared_work(low, samples=samples_of(model, None))
+        assert work.share(8) >= LEAST[name], work.macs
+        assert set(work.macs) & set(LOW) <= {precision.value.partition("+")[0], "fp16"}
