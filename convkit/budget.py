@@ -2,10 +2,9 @@
 
 In order, and no further than needed:
 
-1. the model as it was asked for;
-2. other calibration methods, and repairs that leave the FP32 numbers as they are: the channels of convolutions
-   equalized (Nagel et al. 2019), the activations of transformers smoothed (Xiao et al. 2023). They are ordered by the
-   noise that they leave in the outputs, which costs no evaluation, and judged by the metric in that order;
+1. the model as it was asked for: the graph as it is, or repaired where that leaves less noise (`convkit.calibrating`);
+2. the other calibration methods, with each repair and without, ordered by the noise that they leave in the outputs,
+   which costs no evaluation, and judged by the metric in that order;
 3. precision given back: nodes ordered by the noise that each brings in alone; how many have to stay in FP32 is found by
    doubling their number until the metric holds, and halving the interval then.
 
@@ -20,20 +19,16 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
+from convkit.calibrating import Kitchen, Made, Recipe
 from convkit.evaluation import Evaluation
 from convkit.graph.model import Model
-from convkit.narrowing import Narrowed, calibrated, finished
 from convkit.order import Order
 from convkit.pipeline.runner import Contender, Runner
-from convkit.pipeline.step import Step
 from convkit.pipeline.stopwatch import Timing
-from convkit.quantize.equalize import equalize
-from convkit.quantize.ranges import Ranges
-from convkit.quantize.sensitivity import Noise, measure_noise, rank_nodes
-from convkit.quantize.smooth import smooth
+from convkit.quantize.result import Narrowed
+from convkit.quantize.sensitivity import rank_nodes
 from convkit.report.document import Trial
 from convkit.sources.exported import Exported
-from convkit.spec.options import CalibrationMethod
 from convkit.targets.onnxruntime import time_onnxruntime
 
 EVALUATIONS = 24
@@ -41,29 +36,6 @@ EVALUATIONS = 24
 CANDIDATES = 3
 """Models of the second stage that are judged before precision is given back."""
 _SECONDS = 0.15
-
-
-class Recipe(msgspec.Struct, frozen=True, kw_only=True):
-    """One way of quantizing the model."""
-
-    method: CalibrationMethod
-    repair: str = ""
-    """``equalized``, ``smoothed``; empty: none."""
-    keep: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        words = [self.method.value, *([self.repair] if self.repair else [])]
-        if self.keep:
-            words.append(f"{len(self.keep)} {'node' if len(self.keep) == 1 else 'nodes'} in FP32")
-        return ", ".join(words)
-
-
-class _Made(msgspec.Struct, frozen=True, kw_only=True):
-    """A model of the search, before the metric has judged it."""
-
-    recipe: Recipe
-    narrowed: Narrowed
-    noise: Noise
 
 
 class _Spent(Exception):  # noqa: N818 - no error: the search is over
@@ -89,39 +61,36 @@ def within_budget(
 
 class _Search:
     def __init__(self, order: Order, run: Runner, model: Model, exported: Exported, evaluation: Evaluation) -> None:
-        self._order, self._run, self._model = order, run, model
+        self._order, self._run = order, run
         self._exported, self._evaluation = exported, evaluation
+        self._kitchen = Kitchen(order, run, model, exported)
         self._most = order.request.accuracy.budget_evals or EVALUATIONS
         self._max_drop = order.request.accuracy.max_drop_points or 0.0
-        self._method = order.request.quantize.method
-        self._repaired: dict[str, tuple[Model, Ranges]] = {}
         self.trials: list[Trial] = []
-        self.best: tuple[float, _Made]
+        self.best: tuple[float, Made]
         self._best_at = 0
 
     def run(self) -> None:
         """Search until a model holds, nothing is left to try, or the evaluations are spent (`_Spent`)."""
-        first = self._make(Recipe(method=self._method))
+        first = self._kitchen.quietest(self._order.request.quantize.method)
         if self._holds(first):
             return
-        made = [first, *(self._make(recipe) for recipe in self._alternatives())]
-        ordered = sorted(made, key=lambda each: -_decibels(each.noise))
-        for candidate in ordered[:CANDIDATES]:
-            if candidate is not first and self._holds(candidate):
+        others = [self._kitchen.make(recipe) for recipe in self._recipes() if recipe != first.recipe]
+        others.sort(key=lambda each: -each.decibels)
+        for candidate in others[:CANDIDATES]:
+            if self._holds(candidate):
                 return
-        self._give_back(ordered[0] if self._is_close(ordered[0]) else self.best[1])
+        self._give_back(max((first, *others), key=lambda each: (self._is_close(each), each.decibels)))
 
-    def _alternatives(self) -> Iterator[Recipe]:
-        """Go through the other methods, as the model is and repaired; a repair that changes nothing is left out."""
-        repairs = [name for name in REPAIRS if self._repair(name)[0].files.digest != self._model.files.digest]
-        for repair in ("", *repairs):
+    def _recipes(self) -> Iterator[Recipe]:
+        """Go through every method, for the graph as it is and repaired."""
+        for repair in ("", *self._kitchen.repairs()):
             for method in self._order.precision.methods:
-                if repair or method is not self._method:
-                    yield Recipe(method=method, repair=repair)
+                yield Recipe(method=method, repair=repair)
 
-    def _give_back(self, start: _Made) -> None:
+    def _give_back(self, start: Made) -> None:
         """Keep the nodes in FP32 that hurt most, as few as the metric allows."""
-        model, ranges = self._repair(start.recipe.repair)
+        model, ranges = self._kitchen.variant(start.recipe.repair)
         ranked = self._run(
             rank_nodes,
             model,
@@ -134,32 +103,15 @@ class _Search:
         names = tuple(each.node for each in ranked)
 
         def holds(count: int) -> bool:
-            return self._holds(self._make(msgspec.structs.replace(start.recipe, keep=names[:count])))
+            return self._holds(self._kitchen.make(msgspec.structs.replace(start.recipe, keep=names[:count])))
 
         fewest(len(names) - 1, holds)
 
-    def _quantized(self, made: _Made) -> tuple[str, ...]:
+    def _quantized(self, made: Made) -> tuple[str, ...]:
         assert made.narrowed.quantized is not None
         return made.narrowed.quantized.nodes
 
-    def _repair(self, name: str) -> tuple[Model, Ranges]:
-        if name not in self._repaired:
-            model, ranges = calibrated(self._order, self._run, self._model)
-            if name:
-                repaired = self._run(REPAIRS[name], model, ranges=ranges)
-                model, ranges = calibrated(self._order, self._run, repaired)
-            self._repaired[name] = (model, ranges)
-        return self._repaired[name]
-
-    def _make(self, recipe: Recipe) -> _Made:
-        model, ranges = self._repair(recipe.repair)
-        narrowed = finished(
-            self._order, self._run, model, self._exported, ranges=ranges, method=recipe.method, keep=recipe.keep
-        )
-        noise = self._run(measure_noise, narrowed.judged, reference=self._model, data=self._order.calibration)
-        return _Made(recipe=recipe, narrowed=narrowed, noise=noise)
-
-    def _holds(self, made: _Made) -> bool:
+    def _holds(self, made: Made) -> bool:
         """Judge a model by the metric, and tell whether it keeps within the budget."""
         if len(self.trials) >= self._most:
             raise _Spent
@@ -189,12 +141,12 @@ class _Search:
             return self.trials[-1].kept < best.kept
         return not best.passed and value > self.best[0]
 
-    def _is_close(self, made: _Made) -> bool:
-        """Tell whether a model that leaves the least noise is also about the best by the metric."""
+    def _is_close(self, made: Made) -> bool:
+        """Tell whether a model was judged, and is about as good as the best."""
         judged = {trial.what: trial.value for trial in self.trials}
         return judged.get(str(made.recipe), -math.inf) >= self.best[0] - self._max_drop
 
-    def _latency(self, made: _Made) -> float | None:
+    def _latency(self, made: Made) -> float | None:
         """Time a model for a moment, where the server's runtime is the one that runs here."""
         if self._order.target.name != "onnxruntime" or self._order.request.measure.mode.value == "none":
             return None
@@ -204,10 +156,6 @@ class _Search:
         [rounds] = self._run.alternate([contender], rounds=3, title="Time the candidate")
         calls = sorted(latency for timing in rounds for latency in timing.latencies_ns)
         return calls[len(calls) // 2] / 1e6
-
-
-REPAIRS: dict[str, Step[..., Model]] = {"equalized": equalize, "smoothed": smooth}
-"""What makes an FP32 model easier to quantize, by what the report calls it."""
 
 
 def fewest(most: int, holds: Callable[[int], bool]) -> int | None:
@@ -226,7 +174,3 @@ def fewest(most: int, holds: Callable[[int], bool]) -> int | None:
         middle = (low + high) // 2
         low, high = (low, middle) if holds(middle) else (middle, high)
     return high
-
-
-def _decibels(noise: Noise) -> float:
-    return math.inf if noise.sqnr_db is None else noise.sqnr_db

@@ -20,10 +20,11 @@ from convkit.graph.model import Model
 from convkit.graph.work import conv_share
 from convkit.measure.compare import compare_outputs
 from convkit.measure.latency import measure_latency
-from convkit.narrowing import Narrowed, narrow
+from convkit.narrowing import narrow
 from convkit.order import Order
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.stopwatch import Timing
+from convkit.quantize.result import Narrowed
 from convkit.report import statistics
 from convkit.report.document import Trial
 from convkit.request import target_options

@@ -19,7 +19,7 @@ from convkit.graph.simplify import simplify
 from convkit.graph.work import declared_work
 from convkit.measure.compare import compare_outputs, hold_against, refuse_difference
 from convkit.measure.latency import PLANS, measure_latency
-from convkit.narrowing import Narrowed, narrow
+from convkit.narrowing import narrow
 from convkit.order import Order, prepare
 from convkit.pipeline.artifact import use_index
 from convkit.pipeline.cache import Cache
@@ -31,6 +31,7 @@ from convkit.pipeline.stat_index import StatIndex
 from convkit.pipeline.step import step
 from convkit.pipeline.stopwatch import Timing
 from convkit.pipeline.watch import Limits, limits_from
+from convkit.quantize.result import Narrowed
 from convkit.report.assemble import Dossier, write_reports
 from convkit.report.document import Report, Status
 from convkit.report.files import report_files

@@ -121,6 +121,9 @@ class QuantizeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     method: CalibrationMethod = CalibrationMethod.MINMAX
     samples: Positive = 128
     """At most this many samples of the calibration data are used."""
+    repair: bool = True
+    """Rescale channels before INT8 or FP8 (equalization, SmoothQuant) where that leaves less noise in the outputs; the
+    FP32 numbers stay what they are."""
     allow_random: bool = False
     """Calibrate on random inputs where no data are given. The scales then mean little."""
 

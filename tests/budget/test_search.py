@@ -19,6 +19,9 @@ ASKED = (
 )
 
 
+PLAIN = ("--set", "quantize.repair=false")
+
+
 @given(st.integers(0, 200), st.integers(1, 250))
 def test_the_fewest_that_hold_are_found_in_about_twice_the_logarithm_of_calls(most: int, answer: int) -> None:
     asked: list[int] = []
@@ -47,23 +50,39 @@ def report_of(result: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_within_one_percent_most_of_it_still_runs_in_int8(command: Command, tmp_path: Path) -> None:
+def share_in_int8(report: dict[str, Any]) -> float:
+    final = next(subject for subject in report["subjects"] if subject["role"] == "final")
+    assert final["macs_seen_by"].startswith("ONNX Runtime")
+    share: float = final["macs"]["int8"] / sum(final["macs"].values())
+    return share
+
+
+def test_with_its_channels_equalized_it_holds_at_once_and_all_in_int8(command: Command, tmp_path: Path) -> None:
     outcome = command.converted(MOBILE, *ASKED, "--max-drop", "1%", "-o", tmp_path / "models")
+
+    report = report_of(outcome.result)
+    [trial] = report["trials"]
+    assert (trial["what"], trial["passed"]) == ("minmax, equalized", True)
+    assert outcome.result["accuracy"]["verdict"] == "passed"
+    assert share_in_int8(report) > 0.99
+
+
+def test_without_repairs_it_loses_visibly_and_holds_where_precision_is_given_back(
+    command: Command, tmp_path: Path
+) -> None:
+    outcome = command.converted(MOBILE, *ASKED, *PLAIN, "--max-drop", "1%", "-o", tmp_path / "models")
 
     result = outcome.result
     report = report_of(result)
-    assert report["trials"][0]["drop"] > 0.05, "plain min-max loses visibly"
-    assert any(trial["passed"] and trial["what"].endswith("equalized") for trial in report["trials"])
+    assert report["trials"][0]["drop"] > 0.05
+    assert any(trial["passed"] and trial["kept"] for trial in report["trials"])
     assert result["accuracy"]["drop"] <= 0.01
-    assert result["accuracy"]["verdict"] == "passed"
-    final = next(subject for subject in report["subjects"] if subject["role"] == "final")
-    assert final["macs"]["int8"] / sum(final["macs"].values()) > 0.5
-    assert final["macs_seen_by"].startswith("ONNX Runtime")
+    assert share_in_int8(report) > 0.5
     assert [gate["verdict"] for gate in result["gates"] if gate["name"] == "max-drop"] == ["passed"]
 
 
 def test_a_budget_that_nothing_meets_publishes_nothing_and_keeps_the_best(command: Command, tmp_path: Path) -> None:
-    arguments = (*ASKED, "--max-drop", "0.1%", "--budget-evals", "1", "-o", tmp_path / "models")
+    arguments = (*ASKED, *PLAIN, "--max-drop", "0.1%", "--budget-evals", "2", "-o", tmp_path / "models")
 
     outcome = command.convert(MOBILE, *arguments)
 
@@ -72,7 +91,7 @@ def test_a_budget_that_nothing_meets_publishes_nothing_and_keeps_the_best(comman
     assert not (tmp_path / "models" / "digits_mobile").exists()
     assert Path(result["candidate"]).is_file()
     trials = report_of(result)["trials"]
-    assert len(trials) == 1
+    assert len(trials) == 2
     assert result["accuracy"]["final"] == max(trial["value"] for trial in trials)
 
 
