@@ -44,7 +44,7 @@ def test_what_loses_too_much_is_not_chosen(command: Command, tmp_path: Path) -> 
     mobile = SAMPLES / "digits_mobile"
     outcome = command.converted(
         mobile,
-        *("--trust", "--quantize", "auto", "--calibration-data", mobile / "calibration.npz", "--min-sqnr", "30"),
+        *("--trust", "--quantize", "auto", "--calibration-data", mobile / "calibration.npz", "--min-sqnr", "60"),
         *("-o", tmp_path / "models"),
     )
 
