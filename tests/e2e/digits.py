@@ -37,6 +37,10 @@ class Digits:
     def inputs(self) -> dict[str, Array]:
         return {name: array for name, array in self.held_out.items() if name != "labels"}
 
+    def rows(self, rows: slice) -> dict[str, Array]:
+        """Inputs of some of the samples, as one request."""
+        return {name: array[rows] for name, array in self.inputs.items()}
+
     @property
     def images(self) -> Array:
         return self.held_out["image"]

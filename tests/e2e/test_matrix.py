@@ -31,7 +31,7 @@ CONFIGURATIONS = {
     "tensorrt-rtx": {},
 }
 """What each target's configurations load, and where they run it. Triton does not load TensorRT-RTX's engines."""
-STAGES = {"fp32": set(), "fp16": {"precision"}, "dynamic": {"quantize"}, "int8": {"quantize"}}
+STAGES = {"fp32": set(), "fp16": {"precision"}, "dynamic": {"quantize"}, "int8": {"calibrate", "quantize"}}
 
 
 @pytest.fixture(params=CASES, ids=str)
