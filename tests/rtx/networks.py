@@ -34,6 +34,12 @@ def narrow_resnet(defined: dict[str, Any]) -> Any:
     return network
 
 
+def short_mobilenet(defined: dict[str, Any]) -> Any:
+    """One or two blocks of each of the first four stages."""
+    stages = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 1, 2), (6, 64, 2, 2))
+    return type("Short", (defined["MobileNetV2"],), {"STAGES": stages})()
+
+
 def narrow_encoder(defined: dict[str, Any]) -> Any:
     return defined["Encoder"](layers=2, hidden=128, heads=4)
 
@@ -44,8 +50,8 @@ def bert(defined: dict[str, Any]) -> Any:
 
 
 NARROW: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "resnet": narrow_resnet,
-    "mobilenetv2": lambda defined: defined["MobileNetV2"](),
+    "resnet50": narrow_resnet,
+    "mobilenetv2": short_mobilenet,
     "encoder": narrow_encoder,
 }
 FULL: dict[str, Callable[[dict[str, Any]], Any]] = {
