@@ -29,7 +29,7 @@ from convkit.pipeline.step import ENVIRONMENTS
 from convkit.pipeline.stopwatch import Timing
 from convkit.pipeline.watch import limits_from
 from convkit.report import statistics
-from convkit.report.assemble import checked, staged
+from convkit.report.assemble import EMULATED, checked, staged
 from convkit.report.document import Engine as EngineState
 from convkit.report.document import Failure, Report, Role, Status, read_report
 from convkit.report.files import report_files
@@ -188,7 +188,10 @@ def _build_one(
             else s
             for s in report.subjects
         ),
-        measured_how=(*report.measured_how, *_measured_how(label, rounds, accuracy, on)),
+        measured_how=(
+            *(how for how in report.measured_how if how != EMULATED),
+            *_measured_how(label, rounds, accuracy, on),
+        ),
     )
     _require_gates(report, found, engine)
     return _publish(run, folder, engine, msgspec.structs.replace(report, worse=worsened(report)), signer)

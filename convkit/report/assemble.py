@@ -52,6 +52,11 @@ LIBRARIES = (
     "torch",
 )
 
+EMULATED = (
+    "The engine's numbers are those of its ONNX graph in ONNX Runtime on this CPU (emulated); its latency is not "
+    "measured here."
+)
+
 
 class Dossier:
     """All that one run has found so far; every stage adds its part."""
@@ -346,10 +351,7 @@ class Dossier:
                 f"each in its own process with {how_many}, after one round that does not count; all calls count."
             )
         if self.emulated:
-            how.append(
-                "The engine's numbers are those of its ONNX graph in ONNX Runtime on this CPU (emulated); its latency "
-                "is not measured here."
-            )
+            how.append(EMULATED)
         return (*how, *(self.compiled.facts if self.compiled else ()))
 
 

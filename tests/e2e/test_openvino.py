@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,14 @@ import pytest
 from triton_server.client import PROTOCOLS, infer
 from triton_server.server import TritonServer
 
+from convkit import convert
+from convkit.errors import CheckError
+from convkit.graph.model import Tensors, save_tensors
+from convkit.pipeline.artifact import Artifact
+from convkit.pipeline.runner import Runner
+from convkit.targets import openvino as openvino_target
+from convkit.targets.answering import answers_to
+from convkit.targets.openvino_model import OpenVINOModel
 from e2e.command import Command
 from e2e.digits import CNN, KERAS, Digits
 from e2e.matrix import Case
@@ -86,6 +95,57 @@ def test_two_folders_give_the_same_bytes(convkit: Command, tmp_path: Path, publi
     for name in ("model.xml", "model.bin", "convkit/manifest.json"):
         ours = (tmp_path / "models" / case.name / "1" / name).read_bytes()
         assert ours == (published[0] / case.name / "1" / name).read_bytes(), name
+
+
+def test_accuracy_is_openvinos_own(convkit: Command, tmp_path: Path) -> None:
+    asked = (*Case(CNN, "openvino", "int8").arguments, "--eval-data", CNN.folder / "heldout.npz", "--max-drop", "1%")
+
+    result = convkit.converted(CNN.folder, *asked, "-o", tmp_path).result
+
+    report = json.loads(Path(result["report"]).read_text(encoding="utf-8"))
+    assert [stage["title"] for stage in report["stages"]].count("Ask OpenVINO for its answers") == 1
+    scores = scores_of(tmp_path / "digits_cnn" / "1" / "model.xml", CNN.images)
+    found = result["accuracy"]
+    assert found["final"] == accuracy(scores, CNN.labels)
+    assert (found["emulated"], found["verdict"]) == (False, "passed")
+    assert report["checks"][-1]["tolerance"] == "SQNR >= 0 dB", "the accuracy is judged instead"
+
+
+def test_what_openvino_loses_beyond_the_budget_is_not_published(
+    convkit: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph keeps its accuracy in ONNX Runtime; OpenVINO is made to answer 0 for every digit."""
+
+    def always_zero(
+        model: OpenVINOModel, *, data: Artifact, outputs: tuple[str, ...], at_most: int | None, options: object
+    ) -> Tensors:
+        def answer(case: dict[str, Any]) -> dict[str, Any]:
+            return {"logits": np.tile(np.eye(10)[0], (len(case["image"]), 1))}
+
+        return save_tensors(answers_to(model.interface, data, outputs, at_most, answer))
+
+    run_step = Runner.__call__
+
+    def run_here(self: Runner, called: Any, *arguments: Any, **options: Any) -> Any:
+        if called is always_zero:
+            return called(*arguments, **options)
+        return run_step(self, called, *arguments, **options)
+
+    monkeypatch.setattr(Runner, "__call__", run_here)
+    monkeypatch.setattr(openvino_target, "answer_openvino", always_zero)
+    with pytest.raises(CheckError) as refused:
+        convert(
+            str(CNN.folder),
+            trust=True,
+            to="openvino",
+            measure={"mode": "none"},
+            accuracy={"data": str(CNN.folder / "heldout.npz"), "max_drop": "1%"},
+            output=str(tmp_path / "models"),
+            cache=convkit.cache,
+        )
+
+    assert refused.value.code == "gates.failed"
+    assert not (tmp_path / "models" / "digits_cnn").exists()
 
 
 @pytest.mark.parametrize("precision", ["dynamic", "fp16"])

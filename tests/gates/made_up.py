@@ -48,6 +48,16 @@ class RunnerInPlace:
         return self
 
 
+def made_engine(folder: Path, profiles: Any, options: Any) -> Engine:
+    """Return an engine that is nothing but bytes."""
+    folder.mkdir(exist_ok=True)
+    (folder / "model.plan").write_bytes(b"p" * ENGINE_BYTES)
+    return Engine(
+        files=gather(folder), flavour=Flavour.TENSORRT, version="11.4", compute_capabilities=("8.9",), gpu=GPU,
+        layers=3, profiles=profiles, options=options,
+    )  # fmt: skip
+
+
 @pytest.fixture
 def build_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[Report, ...]]:
     """Return `convkit build` on a machine whose GPU and TensorRT are made up."""
@@ -58,13 +68,7 @@ def build_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
         return building.build(repository, **options)
 
     def build_engine(model: Any, profiles: Any, options: Any, *, on: Gpu) -> Engine:
-        folder = tmp_path / "engine"
-        folder.mkdir(exist_ok=True)
-        (folder / "model.plan").write_bytes(b"p" * ENGINE_BYTES)
-        return Engine(
-            files=gather(folder), flavour=Flavour.TENSORRT, version="11.4", compute_capabilities=("8.9",), gpu=on,
-            layers=3, profiles=profiles, options=options,
-        )  # fmt: skip
+        return made_engine(tmp_path / "engine", profiles, options)
 
     def answer(engine: Any, samples: Tensors) -> Tensors:
         """Answer as the source framework did."""

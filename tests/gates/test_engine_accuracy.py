@@ -6,6 +6,8 @@ TensorRT and the GPU are stood in for: the engine answers from its ONNX graph in
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,17 @@ from e2e.digits import CNN
 from convkit import built_accuracy, convert, evaluation
 from convkit.errors import CheckError, ConvkitError, UsageError
 from convkit.graph.model import Tensors, read_npz, save_tensors
-from convkit.graph.session import open_session, run_session
+from convkit.graph.session import open_session, run_model, run_session
 from convkit.measure.gates import Verdict
 from convkit.pipeline.artifact import Artifact
+from convkit.pipeline.runner import Runner
+from convkit.pipeline.step import Step
 from convkit.report.document import Report, read_report
 from convkit.spec.tensor import Interface
+from convkit.targets import tensorrt
 from convkit.targets.answering import answers_to
 from convkit.targets.build_plan import read_build_plan
+from gates.made_up import GPU, made_engine
 
 INT8 = ("--trust", "--to", "tensorrt", "--engine", "defer", "--quantize", "int8", "--measure", "none")
 CALIBRATED = ("--calibration-data", CNN.calibration)
@@ -50,22 +56,29 @@ def engine(monkeypatch: pytest.MonkeyPatch, repository: Path) -> Callable[[Score
 
     def install(change: Scores) -> list[int]:
         batches: list[int] = []
-
-        def answer(
-            _: Any, *, interface: Interface, data: Artifact, outputs: tuple[str, ...], at_most: int | None, on: Any
-        ) -> Tensors:
-            session = open_session(repository / "digits_cnn" / "pending" / "1" / "model.onnx")
-
-            def scores(inputs: dict[str, Any]) -> dict[str, Any]:
-                batches.append(len(inputs["image"]))
-                return {name: change(array) for name, array in run_session(session, outputs, inputs).items()}
-
-            return save_tensors(answers_to(interface, data, outputs, at_most, scores), digits=6)
-
-        monkeypatch.setattr(built_accuracy, "answer_tensorrt", answer)
+        graph = repository / "digits_cnn" / "pending" / "1" / "model.onnx"
+        monkeypatch.setattr(built_accuracy, "answer_tensorrt", answering(lambda: graph, change, batches))
         return batches
 
     return install
+
+
+def answering(graph: Callable[[], Path], change: Scores, batches: list[int]) -> Callable[..., Tensors]:
+    """Stand in for `answer_tensorrt`: the graph's answers, changed; `batches` gets the number of rows of each batch."""
+
+    def answer(
+        _: Any, *, interface: Interface, data: Artifact, outputs: tuple[str, ...], at_most: int | None, on: Any
+    ) -> Tensors:
+        assert on == GPU
+        session = open_session(graph())
+
+        def scores(inputs: dict[str, Any]) -> dict[str, Any]:
+            batches.append(len(inputs["image"]))
+            return {name: change(array) for name, array in run_session(session, outputs, inputs).items()}
+
+        return save_tensors(answers_to(interface, data, outputs, at_most, scores), digits=6)
+
+    return answer
 
 
 def as_it_is(scores: Any) -> Any:
@@ -101,7 +114,9 @@ def test_an_engine_within_its_budget_is_published_with_its_own_accuracy(
     version = repository / "digits_cnn" / "1"
     published = read_report((version / "convkit" / "report.json").read_bytes(), where="report.json")
     assert published.accuracy == report.accuracy
-    assert "judged anew by convkit build on NVIDIA Fake" in (version / "convkit" / "report.md").read_text("utf-8")
+    page = (version / "convkit" / "report.md").read_text("utf-8")
+    assert "judged anew by convkit build on NVIDIA Fake" in page
+    assert "emulated" not in page
     assert not (version / "convkit" / "evaluation").exists(), "the rows served the judgement alone"
     assert not pending.exists()
     again = convkit.converted(
@@ -163,6 +178,7 @@ def too_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, repository: Path,
         trust=True,
         to="tensorrt",
         engine="defer",
+        quantize={"precision": "int8", "data": str(CNN.calibration)},
         measure={"mode": "none"},
         accuracy={"data": str(data), "max_drop": "1%"},
         output=str(repository),
@@ -190,7 +206,7 @@ def test_data_too_large_to_be_carried_are_named_and_must_be_the_same(
     (report,) = build_here(pending.parents[2], eval_data=data.parent)
 
     assert report.accuracy is not None
-    assert (report.accuracy.emulated, report.accuracy.drop) == (False, 0.0)
+    assert (report.accuracy.emulated, report.accuracy.drop) == (False, report.gates[0].found)
 
 
 def test_a_metric_of_the_users_own_is_code_that_is_named_again(
@@ -267,3 +283,101 @@ def test_an_engine_whose_accuracy_is_judged_is_not_held_to_ten_decibels(
     (report,) = build_here(pending.parents[2])
     assert report.checks[-1].tolerance == "SQNR >= 0 dB"
     assert [gate.name for gate in report.gates] == ["max-drop"], "a tolerance that nobody asked for is no gate"
+
+
+@pytest.fixture
+def gpu_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Scores], None]:
+    """Let a conversion find a GPU, whose engine answers what the graph answers, changed by a function."""
+    built: list[Any] = []
+
+    def build_engine(model: Any, profiles: Any, options: Any, *, on: Any) -> Any:
+        built.append(model)
+        return made_engine(tmp_path / "engine", profiles, options)
+
+    def run_engine(_: Any, samples: Tensors) -> Tensors:
+        return save_tensors(run_model(built[-1], samples))
+
+    def install(change: Scores) -> None:
+        monkeypatch.setattr(tensorrt, "answer_tensorrt", answering(lambda: built[-1].path, change, []))
+
+    run_step = Runner.__call__
+
+    def run_here(self: Runner, called: Any, *arguments: Any, **options: Any) -> Any:
+        if isinstance(called, Step):
+            return run_step(self, called, *arguments, **options)
+        return called(*arguments, **options)
+
+    monkeypatch.setattr(Runner, "__call__", run_here)
+    for name, stand_in in (
+        ("gpu", lambda: GPU),
+        ("installed", lambda _: True),
+        ("driver_present", lambda: True),
+        ("build_tensorrt", build_engine),
+        ("run_tensorrt", run_engine),
+    ):
+        monkeypatch.setattr(tensorrt, name, stand_in)
+    return install
+
+
+def convert_here(convkit: Command, repository: Path) -> Report:
+    return convert(
+        str(CNN.folder),
+        trust=True,
+        to="tensorrt",
+        engine="now",
+        quantize={"precision": "int8", "data": str(CNN.calibration)},
+        measure={"mode": "none"},
+        accuracy={"data": str(HELD_OUT), "max_drop": "1%"},
+        output=str(repository),
+        cache=convkit.cache,
+    )
+
+
+def test_an_engine_that_is_built_at_once_is_judged_by_its_own_answers(
+    gpu_here: Callable[[Scores], None], convkit: Command, repository: Path
+) -> None:
+    gpu_here(upside_down)
+    with pytest.raises(CheckError) as refused:
+        convert_here(convkit, repository)
+    assert refused.value.code == "gates.failed"
+    assert not (repository / "digits_cnn").exists()
+
+    gpu_here(as_it_is)
+    report = convert_here(convkit, repository)
+
+    assert report.accuracy is not None
+    assert (report.accuracy.emulated, report.accuracy.verdict) == (False, Verdict.PASSED)
+    records = repository / "digits_cnn" / "1" / "convkit"
+    gate = read_build_plan(records / "build.json").accuracy
+    assert gate is not None
+    assert (gate.carried, gate.max_drop) == (False, 0.01)
+    assert not (records / "evaluation").exists()
+    assert convkit("check", repository, "--json").exit_status == 0
+
+
+def test_a_judgement_needs_neither_onnx_nor_its_runtime(tmp_path: Path) -> None:
+    """As in a Triton container, where `convkit build` runs."""
+    np.savez(tmp_path / "rows.npz", x=np.eye(3, dtype=np.float32), labels=np.arange(3))
+    program = (
+        "import sys\n"
+        "sys.modules |= dict.fromkeys(('onnx', 'onnxruntime', 'ml_dtypes'))\n"
+        "from pathlib import Path\n"
+        "import convkit.building\n"
+        "from convkit.graph.model import save_tensors\n"
+        "from convkit.measure.accuracy import evaluate_answers\n"
+        "from convkit.measure.metrics import Metric\n"
+        "from convkit.pipeline.artifact import gather\n"
+        "from convkit.spec.tensor import DType, Interface, TensorSpec\n"
+        "from convkit.targets.answering import answers_to\n"
+        "x, y = (TensorSpec(name=name, dtype=DType.FLOAT32, dims=('n', 3)) for name in 'xy')\n"
+        "interface, data = Interface(inputs=(x,), outputs=(y,)), gather(Path(sys.argv[1]), ['rows.npz'])\n"
+        "answers = save_tensors(answers_to(interface, data, ('y',), None, lambda case: {'y': case['x']}))\n"
+        "metric = Metric(name='top1', outputs=('y',), labels='labels')\n"
+        "print(evaluate_answers(answers, interface=interface, data=data, metric=metric, references=None, "
+        "at_most=None).value)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+
+    assert (ended.stdout, ended.returncode) == ("1.0\n", 0), ended.stderr
