@@ -288,7 +288,15 @@ def _publish(
     assert dossier.exported is not None
     wants_warmup = request.triton.warmup and order.target.backend is not None
     warmup = run(write_warmup, final.interface, samples=dossier.exported.samples) if wants_warmup else None
-    triton = triton_files(name, final.interface, order.target, request.triton, warmup, parameters=compiled.parameters)
+    triton = triton_files(
+        name,
+        final.interface,
+        order.target,
+        request.triton,
+        warmup,
+        precision=order.precision,
+        parameters=compiled.parameters,
+    )
     pending = compiled.engine == "deferred"
     files = dict(compiled.files)
     if pending:  # what `convkit build` publishes with the engine: a live model's configuration is not touched now

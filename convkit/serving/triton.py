@@ -149,7 +149,11 @@ def wants_gpu(config: ModelConfig) -> bool:
 
 
 def cpu_config(
-    config: ModelConfig, *, options: ServingOptions | None = None, onnx_filename: str = KEPT_ONNX_FILE
+    config: ModelConfig,
+    *,
+    options: ServingOptions | None = None,
+    onnx_filename: str = KEPT_ONNX_FILE,
+    as_written: bool = False,
 ) -> ModelConfig:
     """Derive `configs/cpu.pbtxt`, with which `tritonserver --model-config-name=cpu` serves a GPU's repository.
 
@@ -160,6 +164,7 @@ def cpu_config(
         config: the main configuration.
         options: the recipe's table `[triton]`; only the settings for ONNX Runtime are used.
         onnx_filename: that ONNX model's file inside a version's directory.
+        as_written: ONNX Runtime is not to optimize the graph, since it would spoil it (see `graph.session`).
 
     Raises:
         InputError: an interface that ONNX Runtime's backend cannot serve.
@@ -173,6 +178,8 @@ def cpu_config(
         derived.ClearField("parameters")
         derived.ClearField("optimization")
         _set_onnxruntime(derived, options or ServingOptions())
+        if as_written:
+            derived.optimization.graph.level = _GRAPH_LEVELS["none"]
     derived.ClearField("cc_model_filenames")
     derived.optimization.ClearField("execution_accelerators")
     if not derived.optimization.ListFields():

@@ -24,6 +24,7 @@ from convkit.serving.triton import (
     wants_gpu,
     wire_bytes,
 )
+from convkit.spec.options import Precision
 from convkit.spec.tensor import Interface
 from convkit.targets.target import Target
 
@@ -68,9 +69,13 @@ def triton_files(
     options: ServingOptions,
     warmup: WarmupData | None,
     *,
+    precision: Precision = Precision.NONE,
     parameters: Mapping[str, str] = MappingProxyType({}),
 ) -> TritonFiles:
-    """Write config.pbtxt, the warm-up's data, and configs/cpu.pbtxt where the main configuration wants a GPU."""
+    """Write config.pbtxt, the warm-up's data, and configs/cpu.pbtxt where the main configuration wants a GPU.
+
+    There is none of a model in bf16, for which ONNX Runtime has no kernels on a CPU.
+    """
     if target.backend is None:
         return TritonFiles(config=None, beside={})
     config = model_config(
@@ -84,8 +89,10 @@ def triton_files(
         parameters=parameters,
     )
     beside = {f"{WARMUP}/{file}": warmup.files.file(file).read_bytes() for file in warmup.files.files} if warmup else {}
-    if wants_gpu(config):
-        beside[f"{CONFIGS}/cpu.pbtxt"] = render(cpu_config(config, options=options)).encode()
+    if wants_gpu(config) and precision is not Precision.BF16:
+        as_written = precision is Precision.FP8
+        on_cpu = cpu_config(config, options=options, as_written=as_written)
+        beside[f"{CONFIGS}/cpu.pbtxt"] = render(on_cpu).encode()
     return TritonFiles(config=render(config).encode(), beside=beside)
 
 

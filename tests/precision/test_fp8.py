@@ -28,6 +28,8 @@ from convkit.graph.work import declared_work
 from convkit.quantize.calibrate import collect_ranges
 from convkit.quantize.grid import Grid, grid_of, round_to, round_weight
 from convkit.quantize.static import quantize_static
+from convkit.serving.triton import ServingOptions, parse
+from convkit.serving.triton_model import triton_files
 from convkit.spec.options import CalibrationMethod, Precision
 from convkit.targets.onnxruntime_profile import PROFILE
 from convkit.targets.target import open_target, refuse_impossible
@@ -223,6 +225,17 @@ def test_a_profile_of_another_target_is_made_symmetric_and_without_int32_biases(
     assert not profile.quantize_bias
 
 
+@pytest.mark.parametrize(("precision", "served"), [(Precision.INT8, True), (Precision.BF16, False)])
+def test_a_cpu_is_offered_what_it_can_run(precision: Precision, served: bool) -> None:
+    interface = classifier().interface
+
+    files = triton_files(
+        "m", interface, open_target("tensorrt"), ServingOptions(warmup=False), None, precision=precision
+    )
+
+    assert ("configs/cpu.pbtxt" in files.beside) == served
+
+
 @pytest.fixture(scope="module")
 def convkit(tmp_path_factory: pytest.TempPathFactory) -> Command:
     return Command(tmp_path_factory.mktemp("cache"))
@@ -243,6 +256,8 @@ def test_a_sample_model_is_converted_from_end_to_end(convkit: Command, tmp_path:
     assert done.result["verification"]["outputs"][0]["sqnr_db"] > 18
     assert json.loads((pending / "build.json").read_text())["precision"] == "fp8"
     assert any("8.9" in fact for fact in report["measured_how"])
+    [on_cpu] = pending.rglob("cpu.pbtxt")
+    assert parse(on_cpu.read_text()).optimization.graph.level == 2  # ONNX Runtime leaves the graph as it is written
     [final] = [subject for subject in report["subjects"] if subject["role"] == "final"]
     assert final["emulated"]
     assert final["macs"]["fp8"] > 0.9 * sum(final["macs"].values())
