@@ -107,11 +107,21 @@ def test_without_it_the_target_is_not_there(tmp_path: Path) -> None:
     assert (done.returncode, "there is no target 'example'" in done.stderr) == (2, True)
 
 
-def test_what_it_refuses_is_refused(installed: Path, tmp_path: Path) -> None:
-    done = convert(installed, tmp_path, "--to", "example", "--quantize", "fp16")
+@pytest.mark.parametrize(
+    ("precision", "reason"),
+    [
+        ("fp16", "it computes in FP32 and INT8 only"),
+        ("fp8", "Example takes no FP8"),
+        ("int4", "Example reads no INT4 weights"),
+    ],
+)
+def test_what_it_or_its_profile_refuses_is_refused(
+    installed: Path, tmp_path: Path, precision: str, reason: str
+) -> None:
+    done = convert(installed, tmp_path, "--to", "example", "--quantize", precision)
 
     assert done.returncode == 2
-    assert "--quantize fp16 --to example: it computes in FP32 and INT8 only" in done.stderr
+    assert f"--quantize {precision} --to example: {reason}" in done.stderr
 
 
 def test_a_fleet_converts_for_it(installed: Path, tmp_path: Path) -> None:
