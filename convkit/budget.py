@@ -72,7 +72,7 @@ class _Search:
 
     def run(self) -> None:
         """Search until a model holds, nothing is left to try, or the evaluations are spent (`_Spent`)."""
-        first = self._kitchen.quietest(self._order.request.quantize.method)
+        first = self._kitchen.quietest(self._order.method)
         if self._holds(first):
             return
         others = [self._kitchen.make(recipe) for recipe in self._recipes() if recipe != first.recipe]

@@ -24,7 +24,7 @@ def narrow(order: Order, run: Runner, model: Model, exported: Exported) -> Narro
         UsageError: nothing in the graph can be written so.
         StepError: a weight or an activation cannot be, or a library failed.
     """
-    options, profile = order.request.quantize, order.profile
+    profile = order.profile
     match order.precision:
         case Precision.NONE | Precision.AUTO:
             return Narrowed(model=model, judged=model)
@@ -40,4 +40,4 @@ def narrow(order: Order, run: Runner, model: Model, exported: Exported) -> Narro
             four = run(quantize_weights, model, form=profile.four_bits)
             return Narrowed(model=four.model, judged=four.model, quantized=four)
         case Precision.INT8 | Precision.INT8_FP16 | Precision.FP8:
-            return Kitchen(order, run, model, exported).quietest(options.method).narrowed
+            return Kitchen(order, run, model, exported).quietest(order.method).narrowed

@@ -21,7 +21,7 @@ from convkit.sources.find import Found, find_model
 from convkit.sources.open import open_source, require_extra
 from convkit.sources.source import Describing, Source
 from convkit.spec.metadata import Metadata, read_metadata
-from convkit.spec.options import Precision, SpeedupOver
+from convkit.spec.options import CalibrationMethod, Precision, SpeedupOver
 from convkit.spec.tensor import Interface
 from convkit.targets.target import Target, open_target, refuse_impossible
 
@@ -64,6 +64,11 @@ class Order:
         """Return what the target makes of a quantized graph in the precision that is being made."""
         profile = self.target.profile
         return profile.in_fp8() if self.precision is Precision.FP8 else profile
+
+    @property
+    def method(self) -> CalibrationMethod:
+        """Return how ranges are chosen: as asked for, else what suits the precision that is being made."""
+        return self.request.quantize.method or self.precision.methods[0]
 
     def prepare_data(self, run: Runner) -> None:
         """Bring samples, calibration and evaluation data into the form that everything else reads.
@@ -242,7 +247,7 @@ def _calibration(request: Request) -> Data | None:
             "--allow-random-calibration to try the pipeline without",
             code="quantize.no-data",
         )
-    if options.method not in options.precision.methods:
+    if options.method is not None and options.method not in options.precision.methods:
         raise UsageError(
             f"--calibration-method {options.method.value} weighs a grid of even steps, and {options.precision.value} "
             "has none",

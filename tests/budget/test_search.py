@@ -62,7 +62,7 @@ def test_with_its_channels_equalized_it_holds_at_once_and_all_in_int8(command: C
 
     report = report_of(outcome.result)
     [trial] = report["trials"]
-    assert (trial["what"], trial["passed"]) == ("minmax, equalized", True)
+    assert (trial["what"], trial["passed"]) == ("mse, equalized", True)
     assert outcome.result["accuracy"]["verdict"] == "passed"
     assert share_in_int8(report) > 0.99
 
