@@ -57,7 +57,7 @@ def side(name: str, model: str, folder: Path, options: argparse.Namespace) -> Fo
         environment={"PATH": "/usr/bin:/bin", "PYTHONPATH": "" if name == "quark" else str(ROOT)},
         output=output / "stdout",
         log=output / "stderr",
-        interval_s=0,
+        interval_s=0.02,
     )
     if usage.exit_status:
         sys.exit(f"{name} on {model}: {(output / 'stderr').read_text(errors='replace')[-4000:]}")
@@ -107,7 +107,7 @@ def rows(model: str, found: Found) -> list[list[str]]:
         line.append(f"{noise[name]:.1f}" if name != "fp32" else "")
         line.append(f"{noise[ours] - noise[name]:+.1f}" if ours in noise else "")
         taken = quantizing.get(name)
-        line += [f"{taken['seconds']:.1f}", f"{taken['largest_rss_mb']:.0f}"] if taken else ["", ""]
+        line += [f"{taken['seconds']:.1f}", f"{taken['peak_pss_mb']:.0f}"] if taken else ["", ""]
         lines.append(line)
     return lines
 
@@ -118,7 +118,7 @@ def _ratio(above: list[float], below: list[float]) -> float:
 
 HEADING = [
     *("model", "", "ms, 1 thread", "times FP32", "convkit / it", "ms, default threads", "times FP32", "convkit / it"),
-    *("SQNR, dB", "convkit - it", "quantizing, s", "largest RSS, MB"),
+    *("SQNR, dB", "convkit - it", "quantizing, s", "peak PSS of the tree, MB"),
 ]
 
 
