@@ -53,7 +53,7 @@ def side(name: str, model: str, folder: Path, options: argparse.Namespace) -> Fo
             *(str(python), str(HERE / "quantize_side.py"), name, model, *paths),
             *("--samples", str(samples), "--result", str(output / "result.json"), *method),
         ],
-        cwd=ROOT,
+        cwd=output,
         environment={"PATH": "/usr/bin:/bin", "PYTHONPATH": "" if name == "quark" else str(ROOT)},
         output=output / "stdout",
         log=output / "stderr",
@@ -131,7 +131,11 @@ def main() -> None:
     parser.add_argument("--method", help="convkit's calibration method; by default its own default")
     parser.add_argument("--rounds", type=int, default=12, help="of each model and number of threads (12)")
     parser.add_argument("--seconds", type=float, default=0.3, help="of each model in a round (0.3)")
-    parser.add_argument("--keep", type=Path, help="an empty folder for the models; by default they are thrown away")
+    parser.add_argument(
+        "--keep",
+        type=lambda name: Path(name).resolve(),
+        help="an empty folder for the models; by default they are thrown away",
+    )
     parser.add_argument("--budget", action="store_true", help="compare the search for a model within 1 % instead")
     parser.add_argument("--output", type=Path, help="JSON file for every single figure")
     options = parser.parse_args()
