@@ -25,8 +25,8 @@ ROOMS = (
     "functions",  # request.py, order.py, conversion.py and what else lies beside the folders
     "cli",
 )
-HEAVY = {"google", "jinja2", "keras", "numpy", "onnx", "onnxruntime", "onnxscript", "onnxsim", "onnxslim", "PIL", "rich"}
-HEAVY |= {"sklearn", "tensorflow", "tensorrt", "tensorrt_rtx", "tf2onnx", "torch", "tritonclient"}
+HEAVY = {"google", "jinja2", "keras", "numpy", "onnx", "onnxruntime", "onnxscript", "onnxsim", "onnxslim", "openvino"}
+HEAVY |= {"PIL", "rich", "sklearn", "tensorflow", "tensorrt", "tensorrt_rtx", "tf2onnx", "torch", "tritonclient"}
 LIGHT_ENTRANCES = ("__init__", "__main__")
 """The package itself, which holds its version, and the program, which imports the command line inside a function."""
 
