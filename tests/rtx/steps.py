@@ -33,6 +33,7 @@ def narrowed(model: Model, precision: Precision, data: Artifact | None = None) -
         calibration=data,
     )
     order.profile = Order.profile.fget(order)  # type: ignore[attr-defined]
+    order.method = Order.method.fget(order)  # type: ignore[attr-defined]
     run: Any = _call
     exported: Any = SimpleNamespace(samples=samples_of(model, data))
     return narrow(order, run, model, exported).model
