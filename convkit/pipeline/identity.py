@@ -15,6 +15,7 @@ from convkit.pipeline.artifact import digest_bytes
 
 _PACKAGE = Path(__file__).parents[1]
 _WITHOUT_RESULTS = ("cli", "report", "__pycache__")  # rooms that no step's result depends on
+_IN_PARTS = {"tensorrt": ("tensorrt-cu13-bindings", "tensorrt-cu12-bindings")}  # over the libraries of a container
 
 
 @functools.cache
@@ -43,10 +44,12 @@ def others_code_digest(module: str) -> str:
 @functools.cache
 def library_version(distribution: str) -> str:
     """Return an installed distribution's version, or ``absent``."""
-    try:
-        return importlib.metadata.version(distribution)
-    except (importlib.metadata.PackageNotFoundError, ValueError):  # the latter: it is no name at all
-        return "absent"
+    for name in (distribution, *_IN_PARTS.get(distribution, ())):
+        try:
+            return importlib.metadata.version(name)
+        except (importlib.metadata.PackageNotFoundError, ValueError):  # the latter: it is no name at all
+            continue
+    return "absent"
 
 
 def library_versions(distributions: tuple[str, ...]) -> dict[str, str]:

@@ -26,8 +26,11 @@ class Flavour(StrEnum):
 
     @property
     def module(self) -> str:
-        """Return the name of the Python module."""
-        return self.value.replace("-", "_")
+        """Return the name of the Python module; of its bindings where they are there alone."""
+        name = self.value.replace("-", "_")
+        bindings = f"{name}_bindings"
+        alone = importlib.util.find_spec(name) is None and importlib.util.find_spec(bindings) is not None
+        return bindings if alone else name
 
     @property
     def product(self) -> str:
