@@ -58,6 +58,7 @@ class Options(TypedDict, total=False):
     gates: Keys | None
     limits: Keys | None
     triton: Keys | None
+    onnxruntime: Keys | None
     openvino: Keys | None
     tensorrt: Keys | None
     tensorrt_rtx: Keys | None

@@ -296,6 +296,7 @@ def _publish(
         warmup,
         precision=order.precision,
         parameters=compiled.parameters,
+        accelerator=compiled.accelerator,
     )
     pending = compiled.engine == "deferred"
     files = dict(compiled.files)

@@ -23,6 +23,7 @@ from convkit.sources.source import Describing, Source
 from convkit.spec.metadata import Metadata, read_metadata
 from convkit.spec.options import CalibrationMethod, Precision, SpeedupOver
 from convkit.spec.tensor import Interface
+from convkit.targets.accelerators import accelerated
 from convkit.targets.target import Target, open_target, refuse_impossible
 
 _MOST_SAMPLES = 128
@@ -153,7 +154,13 @@ def prepare(request: Request) -> Order:
         TrustError: code beside the model would run, and nobody said that it may.
         MissingError: an extra or a GPU is missing here.
     """
-    target = open_target(request.to)
+    target = accelerated(
+        open_target(request.to),
+        request.onnxruntime,
+        kind=request.triton.kind,
+        warmup=request.triton.warmup,
+        latest_only=request.triton.version_policy == "latest",
+    )
     refuse_impossible(target, request.quantize.precision)
     _refuse_unjudgeable(target, request)
     server = release(request.triton.release) if request.triton.release else OLDEST

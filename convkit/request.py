@@ -34,6 +34,7 @@ from convkit.spec.options import (
 from convkit.spec.paths import refuse_impossible_path
 from convkit.spec.preprocess import PreprocessOptions
 from convkit.spec.recipe import Layer, Recipe, Table, decode, explaining, merge
+from convkit.targets.onnxruntime_options import OnnxRuntimeOptions
 from convkit.targets.openvino_model import OpenVINOOptions
 from convkit.targets.target import GROUP, TARGETS, open_target
 from convkit.targets.trt_options import TensorRTOptions
@@ -50,6 +51,7 @@ OPTIONS: dict[str, str] = {
     "engine": "--engine",
     "report_dir": "--report-dir",
     "locked": "--locked",
+    "onnxruntime.accelerator": "--accelerator",
     "sign": "--sign",
     "export.model_def": "--model-def",
     "export.signature": "--signature",
@@ -145,6 +147,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     triton: ServingOptions = ServingOptions()
     openvino: OpenVINOOptions = OpenVINOOptions()
     tensorrt: TensorRTOptions = TensorRTOptions()
+    onnxruntime: OnnxRuntimeOptions = OnnxRuntimeOptions()
     tensorrt_rtx: TensorRTOptions = msgspec.field(default=TensorRTOptions(), name="tensorrt-rtx")
 
 
@@ -209,6 +212,7 @@ def _checks(request: Request) -> dict[str, Callable[[], object]]:
         "triton.release": lambda: request.triton.release is None or release(request.triton.release),
         "tensorrt.workspace": lambda: request.tensorrt.workspace_bytes,
         "tensorrt-rtx.workspace": lambda: request.tensorrt_rtx.workspace_bytes,
+        "onnxruntime.workspace": lambda: request.onnxruntime.workspace_bytes,
         "accuracy.metric": request.accuracy.require_metric,
         "accuracy.max_drop": request.accuracy.require_max_drop,
         "accuracy.budget_evals": request.accuracy.require_budget,

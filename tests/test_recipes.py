@@ -183,6 +183,9 @@ time = "30m"
 
 [triton]
 release = "26.04"
+
+[onnxruntime]
+accelerator = "tensorrt"
 """
 
 

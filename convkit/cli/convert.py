@@ -16,6 +16,7 @@ from convkit.request import OPTIONS, make_request
 from convkit.sources.trust import TRUST_ALL
 from convkit.spec.options import CalibrationMethod, EngineMode, MeasureMode, Precision, TensorNames
 from convkit.spec.recipe import Table, merge, parse_setting
+from convkit.targets.onnxruntime_options import AcceleratorName
 
 if TYPE_CHECKING:
     from convkit.report.document import Report
@@ -82,6 +83,9 @@ def command(
     engine: Annotated[
         EngineMode | None, typer.Option(help="Build the engine now, or leave it to convkit build.")
     ] = None,
+    accelerator: Annotated[
+        AcceleratorName | None, typer.Option(help="With --to onnxruntime: what it hands the graph to in Triton.")
+    ] = None,
     triton: Annotated[str | None, typer.Option(help="Triton release that will serve it, such as 24.10.")] = None,
     measure: Annotated[MeasureMode | None, typer.Option(help="How long to measure latency.")] = None,
     memory_limit: Annotated[
@@ -124,6 +128,7 @@ def command(
         "replace": replace or None,
         "trust": trust,
         "engine": engine and engine.value,
+        "onnxruntime.accelerator": accelerator and accelerator.value,
         "report_dir": report_dir,
         "locked": locked,
         "sign": sign,

@@ -12,6 +12,7 @@ from convkit.errors import InputError, UsageError
 from convkit.serving.triton_lint import Finding, lint
 from convkit.serving.triton_text import ModelConfig, parse, proto, render
 from convkit.spec.tensor import DType, Interface, TensorSpec
+from convkit.targets.target import Accelerator
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,6 +102,7 @@ def model_config(
     options: ServingOptions | None = None,
     warmups: Sequence[Warmup] = (),
     parameters: Mapping[str, str] = MappingProxyType({}),
+    accelerator: Accelerator | None = None,
 ) -> ModelConfig:
     """Say in Triton's words how a model is served; only fields that Triton 24.10 knows are set.
 
@@ -112,6 +114,7 @@ def model_config(
         gpu: whether the target runs on a GPU; `options.kind` overrides it.
         options: the recipe's table `[triton]`.
         parameters: what the target tells its backend, in the backend's words.
+        accelerator: what the backend is to hand the graph to.
         warmups: requests to make before a version is ready; left out where `options.warmup` is off.
 
     Raises:
@@ -137,6 +140,8 @@ def model_config(
         config.parameters[key].string_value = value
     if backend == ONNXRUNTIME:
         _set_onnxruntime(config, options)
+    if accelerator is not None:
+        _set_accelerator(config, accelerator)
     for warmup in warmups if options.warmup else ():
         _add_warmup(config, warmup)
     return _sound(config)
@@ -298,6 +303,12 @@ def _set_onnxruntime(config: ModelConfig, options: ServingOptions) -> None:
         config.parameters["inter_op_thread_count"].string_value = str(options.inter_op_threads)
     if options.graph_optimization != "all":
         config.optimization.graph.level = _GRAPH_LEVELS[options.graph_optimization]
+
+
+def _set_accelerator(config: ModelConfig, accelerator: Accelerator) -> None:
+    chosen = config.optimization.execution_accelerators
+    place = chosen.gpu_execution_accelerator if accelerator.gpu else chosen.cpu_execution_accelerator
+    place.add(name=accelerator.name, parameters=accelerator.parameters)
 
 
 def _add_warmup(config: ModelConfig, warmup: Warmup) -> None:

@@ -26,7 +26,7 @@ from convkit.serving.triton import (
 )
 from convkit.spec.options import Precision
 from convkit.spec.tensor import Interface
-from convkit.targets.target import Target
+from convkit.targets.target import Accelerator, Target
 
 
 class TritonFiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +71,7 @@ def triton_files(
     *,
     precision: Precision = Precision.NONE,
     parameters: Mapping[str, str] = MappingProxyType({}),
+    accelerator: Accelerator | None = None,
 ) -> TritonFiles:
     """Write config.pbtxt, the warm-up's data, and configs/cpu.pbtxt where the main configuration wants a GPU.
 
@@ -85,8 +86,9 @@ def triton_files(
         filename=target.filename,
         gpu=target.gpu,
         options=options,
-        warmups=[warmup.request] if warmup else [],
+        warmups=_warmups(warmup, interface, accelerator),
         parameters=parameters,
+        accelerator=accelerator,
     )
     beside = {f"{WARMUP}/{file}": warmup.files.file(file).read_bytes() for file in warmup.files.files} if warmup else {}
     if wants_gpu(config) and precision is not Precision.BF16:
@@ -94,6 +96,16 @@ def triton_files(
         on_cpu = cpu_config(config, options=options, as_written=as_written)
         beside[f"{CONFIGS}/cpu.pbtxt"] = render(on_cpu).encode()
     return TritonFiles(config=render(config).encode(), beside=beside)
+
+
+def _warmups(warmup: WarmupData | None, interface: Interface, accelerator: Accelerator | None) -> list[Warmup]:
+    """Return one request of one sample; of the largest batch too where the accelerator builds for what it sees."""
+    if warmup is None:
+        return []
+    largest = interface.max_batch_size
+    if accelerator is None or not accelerator.warm_largest_batch or largest <= 1:
+        return [warmup.request]
+    return [warmup.request, msgspec.structs.replace(warmup.request, name="largest batch", batch_size=largest)]
 
 
 def same_interface(folder: Path, config: bytes | None) -> bool:

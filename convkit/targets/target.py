@@ -60,6 +60,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Inputs, and the source framework's outputs for them."""
 
 
+class Accelerator(msgspec.Struct, frozen=True, kw_only=True):
+    """What Triton's backend hands the graph to, in Triton's words: one of its `execution_accelerators`."""
+
+    name: str
+    gpu: bool
+    parameters: Mapping[str, str] = {}
+    warm_largest_batch: bool = False
+    """Whether the warm-up is to run the largest batch too, since something is built for the shapes that it sees."""
+
+
 class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     """What a target makes of a checked ONNX model."""
 
@@ -81,6 +91,8 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     """What the runtime's compiled graph runs in which precision, where that can be seen here."""
     parameters: Mapping[str, str] = {}
     """Triton's `parameters` for the backend."""
+    accelerator: Accelerator | None = None
+    """What Triton's backend is to hand the graph to."""
     facts: tuple[str, ...] = ()
     """Sentences for the report: who parsed or built it, and what was found."""
 
