@@ -37,7 +37,9 @@ from convkit.spec.recipe import Layer, Recipe, Table, decode, explaining, merge
 from convkit.targets.onnxruntime_options import OnnxRuntimeOptions
 from convkit.targets.openvino_model import OpenVINOOptions
 from convkit.targets.target import GROUP, TARGETS, open_target
+from convkit.targets.trt_api import Flavour
 from convkit.targets.trt_options import TensorRTOptions
+from convkit.targets.trt_settings import checks
 
 OPTIONS: dict[str, str] = {
     "model": "MODEL",
@@ -212,6 +214,7 @@ def _checks(request: Request) -> dict[str, Callable[[], object]]:
         "triton.release": lambda: request.triton.release is None or release(request.triton.release),
         "tensorrt.workspace": lambda: request.tensorrt.workspace_bytes,
         "tensorrt-rtx.workspace": lambda: request.tensorrt_rtx.workspace_bytes,
+        **_checks_of_tensorrt(request),
         "onnxruntime.workspace": lambda: request.onnxruntime.workspace_bytes,
         "accuracy.metric": request.accuracy.require_metric,
         "accuracy.max_drop": request.accuracy.require_max_drop,
@@ -227,6 +230,15 @@ def _checks(request: Request) -> dict[str, Callable[[], object]]:
         "limits.time": lambda: request.limits.seconds,
         "gates.max_latency": lambda: _refuse_unmeasured(request, request.gates.max_latency),
         "gates.min_speedup": lambda: _refuse_unmeasured(request, request.gates.min_speedup),
+    }
+
+
+def _checks_of_tensorrt(request: Request) -> dict[str, Callable[[], object]]:
+    return {
+        f"{flavour}.{key}": check
+        for flavour, table in ((Flavour.TENSORRT, request.tensorrt), (Flavour.TENSORRT_RTX, request.tensorrt_rtx))
+        if table != TensorRTOptions()
+        for key, check in checks(table, flavour).items()
     }
 
 

@@ -208,6 +208,9 @@ def place_of(recipe: Recipe, path: KeyPath, *, at: KeyPath = ()) -> str:
 
 
 def _nearest_key(kind: type[Any], path: KeyPath) -> str:
+    refused = getattr(getattr(_type_at(kind, path[:-1]), "cls", None), "REFUSED", {})
+    if path[-1] in refused:
+        return str(refused[path[-1]])
     known = _fields(kind, path[:-1])
     return did_you_mean(str(path[-1]), known).rstrip() or f"known keys: {', '.join(known)}"
 

@@ -44,11 +44,11 @@ class Module(Protocol):
     __version__: str
     ILogger: Any
     IProgressMonitor: Any
-    HardwareCompatibilityLevel: Any
+    IOutputAllocator: Any
     NetworkDefinitionCreationFlag: types.NetworkDefinitionCreationFlag
     MemoryPoolType: types.MemoryPoolType
     BuilderFlag: types.BuilderFlag
-    ProfilingVerbosity: types.ProfilingVerbosity
+    LayerInformationFormat: types.LayerInformationFormat
     TensorIOMode: types.TensorIOMode
 
     def Builder(self, logger: object, /) -> types.Builder: ...  # noqa: N802

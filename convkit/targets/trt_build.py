@@ -20,6 +20,7 @@ from convkit.targets.trt_options import RTX_COMPUTE_CAPABILITIES, TensorRTOption
 from convkit.targets.trt_parse import parse_into, warn_of_log
 from convkit.targets.trt_profiles import Profile
 from convkit.targets.trt_progress import PERMILLE, progress_monitor
+from convkit.targets.trt_settings import apply_settings
 
 ENGINE_FILES = {Flavour.TENSORRT: "model.plan", Flavour.TENSORRT_RTX: "model.engine"}
 
@@ -86,7 +87,7 @@ def _build(
         )
     refuse(parse_into(network, model), flavour)
     config = network.builder.create_builder_config()
-    _configure(api, config, options)
+    apply_settings(api, network.builder, config, options)
     capabilities = _choose_compute_capabilities(api, config, options) or ((on.compute_capability,) if on else ())
     for number, profile in enumerate(profiles):
         _add_profile(network, config, profile, number)
@@ -108,23 +109,6 @@ def _build(
         profiles=profiles,
         options=options,
     )
-
-
-def _configure(api: Api, config: types.IBuilderConfig, options: TensorRTOptions) -> None:
-    module = api.module
-    config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # the inspector tells each layer's precision
-    if options.workspace_bytes is not None:
-        config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)
-    if options.builder_optimization_level is not None:
-        config.builder_optimization_level = options.builder_optimization_level
-    if options.version_compatible:
-        config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
-    if options.hardware_compatibility is not None:
-        levels: dict[str, types.Enumerator] = module.HardwareCompatibilityLevel.__members__
-        name = options.hardware_compatibility
-        if name not in levels:
-            raise _unknown(api, "hardware_compatibility", name, list(levels))
-        config.hardware_compatibility_level = levels[name]
 
 
 def _choose_compute_capabilities(api: Api, config: types.IBuilderConfig, options: TensorRTOptions) -> tuple[str, ...]:

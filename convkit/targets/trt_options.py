@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -11,6 +12,11 @@ from convkit.spec.size import parse_size as parse_any_size
 from convkit.targets.trt_api import Flavour
 
 Size = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Memory = str | int
+"""Bytes, or a text such as ``4GiB``."""
+
+_TYPED = "networks are strongly typed: precision is in the graph, and --quantize chooses it"
 
 RTX_COMPUTE_CAPABILITIES = ("8.6", "8.9", "12.0")
 """GeForce and RTX GPUs since Ampere. Turing (7.5) is left out: it has no FP32 matrix product in TensorRT-RTX, so an
@@ -55,6 +61,56 @@ class TensorRTOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """The plan then runs on later TensorRT releases too. `tensorrt` only."""
     compute_capabilities: tuple[str, ...] = ()
     """The GPUs to build for, such as ``8.9`` and ``12.0``. Empty: 8.6, 8.9 and 12.0. `tensorrt-rtx` only."""
+
+    flags: tuple[str, ...] = ()
+    """Members of TensorRT's BuilderFlag to set, such as ``WEIGHT_STREAMING``."""
+    clear_flags: tuple[str, ...] = ()
+    """Members of BuilderFlag to clear: ``TF32`` is set unless it is cleared."""
+    preview_features: tuple[str, ...] = ()
+    """Members of PreviewFeature to switch on."""
+    tactic_sources: tuple[str, ...] | None = None
+    """Members of TacticSource to choose from, and no others. None: TensorRT's default."""
+    memory_pools: dict[str, Memory] = {}
+    """The most that each pool may take, by its name in MemoryPoolType; WORKSPACE is `workspace`."""
+    avg_timing_iterations: Count | None = None
+    """How often each tactic is timed."""
+    max_aux_streams: Size | None = None
+    """Streams beside the caller's own on which an engine may run."""
+    max_num_tactics: Annotated[int, msgspec.Meta(ge=-1)] | None = None
+    """The most tactics that are tried for a layer; -1: TensorRT decides."""
+    max_threads: Count | None = None
+    """Threads that the builder may use."""
+    tiling_optimization_level: str | None = None
+    """A member of TilingOptimizationLevel, such as ``FAST``."""
+    l2_limit_for_tiling: Memory | None = None
+    """The most of the L2 cache that tiling may use."""
+    profiling_verbosity: str | None = None
+    """A member of ProfilingVerbosity. None: DETAILED, without which nobody can tell what a layer runs in."""
+    engine_capability: str | None = None
+    """A member of EngineCapability."""
+    default_device_type: str | None = None
+    """A member of DeviceType: ``DLA`` runs what it can on the deep learning accelerator."""
+    DLA_core: Size | None = None
+    """The deep learning accelerator's number."""
+    runtime_platform: str | None = None
+    """A member of RuntimePlatform: where the plan is to run."""
+    plugins_to_serialize: tuple[str, ...] = ()
+    """Paths, on the machine that builds, of plugin libraries that go into a version compatible plan."""
+    remote_auto_tuning_config: str | None = None
+    """TensorRT's configuration of remote auto tuning. `tensorrt` only."""
+    build_route: str | None = None
+    """Which of its ways TensorRT builds by; since TensorRT 11 and in TensorRT-RTX."""
+
+    REFUSED: ClassVar[Mapping[str, str]] = {
+        "int8_calibrator": _TYPED,
+        "quantization_flags": _TYPED,
+        "algorithm_selector": "it is an object, which no recipe can name; leave the choice of tactics to TensorRT",
+        "progress_monitor": "convkit shows the progress itself",
+        "profile_stream": "it is an address in a process; convkit has a stream of its own",
+        "hardware_compatibility_level": "write hardware_compatibility",
+        "num_compute_capabilities": "write compute_capabilities: their number follows",
+    }
+    """Keys of the API that are no keys here, and why."""
 
     @property
     def workspace_bytes(self) -> int | None:
