@@ -115,7 +115,7 @@ def build(
         observer: is called with each event.
         cache: where results are remembered, or the folder of that.
         memory_limit: the most memory of the workers, as ``8GB``; by default what there is.
-        time_limit: the longest time of one step, as ``30m``; by default any.
+        time_limit: the longest time of one step, as ``30m``; by default any, and 10 minutes for one run of a model.
         eval_data: evaluation data that were too large to lie beside a pending engine.
         metric: ``FILE.py:function`` or ``module:function``, the metric of your own that a pending engine is judged by.
 
@@ -198,6 +198,7 @@ def compare_models(
     bisect: bool = False,
     write: StrPath | None = None,
     trust: bool | str | Sequence[str] | None = None,
+    time_limit: str | float | None = None,
     observer: Observer | None = None,
     cache: Cache | StrPath | None = None,
 ) -> ModelComparison:
@@ -211,6 +212,7 @@ def compare_models(
         bisect: find the first node whose output differs though its inputs agree, and write it as a model of its own.
         write: where `bisect` writes to; by default ``NODE.onnx`` in the working directory, and ``NODE.npz``.
         trust: as in `Options`, for both models.
+        time_limit: the longest time of one step, as ``30m``; by default any, and 10 minutes for one run of a model.
         observer: is called with each event.
         cache: where exports are remembered, or the folder of that.
 
@@ -230,6 +232,7 @@ def compare_models(
         check=CheckOptions(max_error=max_error, min_sqnr=min_sqnr),
         bisecting=bisect,
         write=Path(write) if write is not None else None,
+        limits=LimitOptions(time=time_limit),
         observer=observer or nobody,
         cache=opened(cache),
     )

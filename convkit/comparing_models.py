@@ -28,9 +28,10 @@ from convkit.pipeline.runner import Runner
 from convkit.pipeline.shared import open_cache
 from convkit.pipeline.stat_index import StatIndex
 from convkit.pipeline.step import step
+from convkit.pipeline.watch import limits_from
 from convkit.report import units
 from convkit.report.document import Failure, Status, failed
-from convkit.spec.options import CheckOptions
+from convkit.spec.options import CheckOptions, LimitOptions
 from convkit.spec.tensor import Interface
 from convkit.targets.openvino_model import OpenVINOModel, OpenVINOOptions, run_openvino
 
@@ -88,6 +89,7 @@ def compare_models(
     check: CheckOptions | None = None,
     bisecting: bool = False,
     write: Path | None = None,
+    limits: LimitOptions | None = None,
     observer: Observer = nobody,
     cache: Cache | None = None,
 ) -> ModelComparison:
@@ -103,6 +105,7 @@ def compare_models(
         check: the tolerance; by default that of the lower precision of both.
         bisecting: look for the first node whose output differs though its inputs agree, and write it as a model.
         write: where to; by default ``NODE.onnx`` in the working directory. The data go beside it, as ``.npz``.
+        limits: what the workers may take.
         observer: is told what happens.
         cache: where exports are remembered.
 
@@ -111,14 +114,15 @@ def compare_models(
 
     Raises:
         InputError: a model or the data are refused.
-        UsageError: the file to be written exists.
+        UsageError: the file to be written exists, or a limit is malformed.
     """
+    allowed = limits_from(limits or LimitOptions())
     if write is not None:
         _refuse_existing(write)
     options = check or CheckOptions()
     cache = cache or open_cache(observer)
     use_index(StatIndex(cache.root / "digests.sqlite"))
-    with Runner(cache, observer) as run:
+    with Runner(cache, observer, limits=allowed) as run:
         data = _data(samples) if samples is not None else None
         command = f"convkit compare {shlex.quote(str(before))} {shlex.quote(str(after))}"
         old = open_model(before, run, trust=trust, data=data, command=command)

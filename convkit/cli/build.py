@@ -30,7 +30,7 @@ def command(
         str | None, typer.Option(metavar="BYTES", help="Most memory of the workers, such as 8GB. [what there is]")
     ] = None,
     time_limit: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Longest time of one step, such as 90s or 30m. [any]")
+        str | None, typer.Option(metavar="TIME", help="Longest time of one step. [any; one run of the model: 10m]")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Warnings and errors only.")] = False,

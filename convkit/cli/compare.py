@@ -53,6 +53,9 @@ def command(
             metavar="[=sha256:DIGEST]", help="Run the code beside the models; with a digest, that file alone."
         ),
     ] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Longest time of one step. [any; one run of a model: 10m]")
+    ] = None,
     form: Annotated[Format | None, typer.Option("--format", help="How to show it. [terminal]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Warnings and errors only, beside the result.")] = False,
@@ -72,7 +75,7 @@ def command(
     if running:
         _refuse({"--fail-on-regression": fail_on_regression}, "two models: it judges reports")
         from convkit.comparing_models import compare_models
-        from convkit.spec.options import CheckOptions
+        from convkit.spec.options import CheckOptions, LimitOptions
 
         with watcher(quiet=quiet or as_json) as observer:
             found = compare_models(
@@ -83,11 +86,17 @@ def command(
                 check=CheckOptions(max_error=max_error, min_sqnr=min_sqnr),
                 bisecting=bisect,
                 write=write,
+                limits=LimitOptions(time=time_limit),
                 observer=observer,
             )
         written = _models(found, shape)
     else:
-        options: dict[str, object] = {"--max-error": max_error, "--min-sqnr": min_sqnr, "--trust": trust}
+        options: dict[str, object] = {
+            "--max-error": max_error,
+            "--min-sqnr": min_sqnr,
+            "--trust": trust,
+            "--time-limit": time_limit,
+        }
         _refuse(options, "two reports: add --tensors to run the models")
         from convkit.comparing import compare
 

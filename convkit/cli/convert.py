@@ -92,7 +92,7 @@ def command(
         str | None, typer.Option(metavar="BYTES", help="Most memory of the workers, such as 8GB. [what there is]")
     ] = None,
     time_limit: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Longest time of one step, such as 90s or 30m. [any]")
+        str | None, typer.Option(metavar="TIME", help="Longest time of one step. [any; one run of the model: 10m]")
     ] = None,
     trust: Annotated[
         list[str] | None,

@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from convkit.errors import StepError
 from convkit.graph.model import Model, load_model
-from convkit.graph.session import session_options
+from convkit.graph.session import run_session, session_options, start_session
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,28 +25,17 @@ def magnitudes(model: Model, cases: Iterable[Mapping[str, np.ndarray]]) -> dict[
     Raises:
         StepError: ONNX Runtime refuses the model, or fails on a case.
     """
-    import onnxruntime
-
     proto = load_model(model, weights=False)
     names = _floats(proto)
     options = session_options(plain=True)
-    if len(model.files.files) > 1:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", model.files.path)
     file = model.path.read_bytes() + _reductions(names)  # a message that comes twice is merged
-    try:
-        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-        largest = dict.fromkeys(names, 0.0)
-        for case in cases:
-            results = session.run([_PREFIX + name for name in names], dict(case))
-            for name, result in zip(names, results, strict=True):
-                value = float(result)
-                largest[name] = largest[name] if math.isnan(value) else max(largest[name], value)
-    except Exception as error:
-        raise StepError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot look into the model: {' '.join(str(error).split())}",
-            hint="the message names the node; --quantize none shows whether the model runs at all",
-            code="onnxruntime.refused",
-        ) from error
+    session = start_session(model.path, options, content=file)
+    largest = dict.fromkeys(names, 0.0)
+    for case in cases:
+        results = run_session(session, tuple(_PREFIX + name for name in names), dict(case))
+        for name, result in zip(names, results.values(), strict=True):
+            value = float(result)
+            largest[name] = largest[name] if math.isnan(value) else max(largest[name], value)
     return largest
 
 

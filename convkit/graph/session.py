@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ from convkit.graph.header import weight_types
 from convkit.graph.model import Model, Tensors
 from convkit.graph.wire import WireError
 from convkit.pipeline.allowance import threads
+from convkit.pipeline.patience import one_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,17 +94,32 @@ def run_session(session: Any, names: tuple[str, ...], inputs: dict[str, np.ndarr
     """Run a session once and return its outputs by name.
 
     Raises:
-        StepError: ONNX Runtime fails on these inputs.
+        StepError: ONNX Runtime fails on these inputs, or is not done in time.
     """
-    try:
-        return dict(zip(names, session.run(list(names), inputs), strict=True))
-    except Exception as error:
-        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
-        raise StepError(
-            f"ONNX Runtime fails on the inputs {shapes}: {' '.join(str(error).split())}",
-            hint="the message names the node; a dimension that may not be free belongs into config.txt as a number",
-            code="onnxruntime.failed",
-        ) from error
+    with one_onnxruntime_run(inputs) as options:
+        return dict(zip(names, session.run(list(names), inputs, options), strict=True))
+
+
+@contextlib.contextmanager
+def one_onnxruntime_run(inputs: Mapping[str, np.ndarray]) -> Iterator[Any]:
+    """Give the `onnxruntime.RunOptions` for one run on `inputs`, under which it is ended when it takes too long.
+
+    Raises:
+        StepError: ONNX Runtime fails on these inputs, or is not done in time.
+    """
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
+    with one_run(f"the model on the inputs {shapes}", end=lambda: setattr(options, "terminate", True)):
+        try:
+            yield options
+        except Exception as error:
+            raise StepError(
+                f"ONNX Runtime fails on the inputs {shapes}: {' '.join(str(error).split())}",
+                hint="the message names the node; a dimension that may not be free belongs into config.txt as a number",
+                code="onnxruntime.failed",
+            ) from error
 
 
 def run_model(model: Model, cases: Tensors) -> list[dict[str, np.ndarray]]:

@@ -16,6 +16,7 @@ from convkit.graph.census import Census, take_census
 from convkit.graph.model import EXTERNAL_ABOVE, Model, load_model, save_model, weight_bytes
 from convkit.graph.names import name_nodes, strip_origins, subgraphs, undefined
 from convkit.pipeline import events
+from convkit.pipeline.patience import one_run
 from convkit.pipeline.step import step
 from convkit.spec.options import Simplifier
 
@@ -30,6 +31,9 @@ _LARGE = 4096
 _RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
+_SIMPLER_IN_RUNS = 3
+"""The time of one simplifier, in times of one run of a model."""
+_MANY_ROUNDS = 100_000
 _ON_SHAPES = "arithmetic on shapes"
 _SHAPE_ARITHMETIC = frozenset({"Shape", "Size", "ConstantOfShape", "NonZero", "Range"})
 
@@ -70,6 +74,22 @@ def _reason_to_leave_it(proto: onnx.ModelProto) -> str | None:
     return None if something_to_simplify(proto) else _NOTHING
 
 
+def _is_long_loop_of_constants(node: onnx.NodeProto, graph: onnx.GraphProto) -> bool:
+    """Tell whether a simplifier would compute a loop whose rounds are many, or not to be read off."""
+    from onnx import numpy_helper
+
+    if node.op_type != "Loop":
+        return False
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    values = {each.output[0]: each.attribute[0] for each in graph.node if each.op_type == "Constant"}
+    if not all(name in weights or name in values for name in node.input if name):
+        return False
+    count = weights.get(node.input[0])
+    if count is None and (value := values.get(node.input[0])) is not None and value.HasField("t"):
+        count = value.t
+    return count is None or bool((numpy_helper.to_array(count) > _MANY_ROUNDS).any())
+
+
 def _simplified(proto: onnx.ModelProto, model: Model, chain: tuple[Simplifier, ...], before: Census) -> Simplified:
     smallest = proto
     applied: list[str] = []
@@ -96,7 +116,8 @@ def _simplified(proto: onnx.ModelProto, model: Model, chain: tuple[Simplifier, .
 
 def _tried(simplifier: Simplifier, proto: onnx.ModelProto) -> onnx.ModelProto | None:
     try:
-        return SIMPLIFIERS[simplifier](proto)
+        with one_run(f"{simplifier.value} on this graph", times=_SIMPLER_IN_RUNS):
+            return SIMPLIFIERS[simplifier](proto)
     except Exception as error:
         raise StepError(
             f"{simplifier.value} fails on this graph: {type(error).__name__}: {' '.join(str(error).split())[:400]}",
@@ -177,6 +198,8 @@ def _reason_to_skip(simplifier: Simplifier, proto: onnx.ModelProto, *, first: bo
         return "not installed"
     if weight_bytes(proto) > EXTERNAL_ABOVE:
         return "the model is too large to be held in memory several times"
+    if any(_is_long_loop_of_constants(node, proto.graph) for node in proto.graph.node):
+        return "it would compute a loop of constants that is long, or has no count"
     what = something_to_simplify(proto)
     if what is None:
         return _NOTHING

@@ -23,6 +23,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, tag_field="is", tag="call"
     step: str
     arguments: dict[str, Any]
     scratch: str
+    run_seconds: float | None = None
+    """How long one run of a model may take; see `convkit.pipeline.patience`."""
 
 
 class Returned(msgspec.Struct, frozen=True, kw_only=True, tag_field="is", tag="returned"):
@@ -41,6 +43,8 @@ class Raised(msgspec.Struct, frozen=True, kw_only=True, tag_field="is", tag="rai
     hint: str
     code: str
     stage: str | None
+    is_stuck: bool = False
+    """The step goes on all the same: nothing but the end of the process ends it."""
 
 
 class Happened(msgspec.Struct, frozen=True, kw_only=True, tag_field="is", tag="happened"):

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from convkit.pipeline.patience import one_run
+
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """The latencies of one round, in nanoseconds, one for each call, in order."""
@@ -19,7 +21,8 @@ def time_calls(call: Callable[[], object], seconds: float, *, at_least: int = 3)
     latencies: list[int] = []
     deadline = time.perf_counter_ns() + int(seconds * 1e9)
     while len(latencies) < at_least or time.perf_counter_ns() < deadline:
-        started = time.perf_counter_ns()
-        call()
-        latencies.append(time.perf_counter_ns() - started)
+        with one_run("a call that is timed"):
+            started = time.perf_counter_ns()
+            call()
+            latencies.append(time.perf_counter_ns() - started)
     return Timing(latencies_ns=tuple(latencies))

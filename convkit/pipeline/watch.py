@@ -13,6 +13,7 @@ import msgspec
 
 from convkit.errors import ConvkitError, MissingError, StepError
 from convkit.pipeline.allowance import memory
+from convkit.pipeline.patience import RUN_SECONDS
 from convkit.pipeline.processes import exact_memory_of, memory_of
 from convkit.pipeline.step import Step
 from convkit.spec.options import LimitOptions
@@ -32,6 +33,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Where that comes from, as a clause: ``--memory-limit``, or whose memory it is."""
     seconds: float | None = None
     """How long one step may run."""
+    run_seconds: float | None = RUN_SECONDS
+    """How long one run of a model may take; None: as long as its step."""
 
 
 def limits_from(options: LimitOptions, *, share: int = 1) -> Limits:
@@ -44,15 +47,20 @@ def limits_from(options: LimitOptions, *, share: int = 1) -> Limits:
     Raises:
         UsageError: an option is malformed.
     """
-    asked = options.memory_bytes
+    asked, seconds = options.memory_bytes, options.seconds
+    run_seconds = RUN_SECONDS if seconds is None else None
     if asked is not None:
-        return Limits(memory_bytes=asked, memory_from="as --memory-limit says", seconds=options.seconds)
+        return Limits(
+            memory_bytes=asked, memory_from="as --memory-limit says", seconds=seconds, run_seconds=run_seconds
+        )
     there = memory()
     kept = min(_RUNNER, there.bytes // _RUNNERS_SHARE)
     origin = f"{there.owner} has {size_text(there.bytes)}, of which {size_text(kept)} are kept for convkit itself"
     if share > 1:
         origin += f", and {share} conversions at a time share the rest (--jobs)"
-    return Limits(memory_bytes=(there.bytes - kept) // share, memory_from=origin, seconds=options.seconds)
+    return Limits(
+        memory_bytes=(there.bytes - kept) // share, memory_from=origin, seconds=seconds, run_seconds=run_seconds
+    )
 
 
 class Watch:
@@ -65,7 +73,7 @@ class Watch:
     """
 
     def __init__(self, limits: Limits, step: Step[..., object], workers: Mapping[str, int]) -> None:
-        self._limits = limits
+        self.limits = limits
         self._step = step
         self._workers = workers
         self._started = time.monotonic()
@@ -87,7 +95,7 @@ class Watch:
         return overrun
 
     def _overrun_of_memory(self) -> ConvkitError | None:
-        limit = self._limits.memory_bytes
+        limit = self.limits.memory_bytes
         held = sum(map(memory_of, self._workers.values()))
         self.pause_s = _SHORT_PAUSE_S if 2 * held > limit else _PAUSE_S
         if held <= limit:
@@ -100,7 +108,7 @@ class Watch:
         return MissingError(
             f"{self._step.title}: the worker was ended because it ran out of memory: convkit's workers held "
             f"{size_text(sum(exactly.values()))} ({each}), and the limit is {size_text(limit)}: "
-            f"{self._limits.memory_from}",
+            f"{self.limits.memory_from}",
             hint="give the machine or the container more memory, or raise the limit with --memory-limit ([limits] "
             "memory in a recipe); finished steps are remembered",
             code="worker.memory-limit",
@@ -108,7 +116,7 @@ class Watch:
         )
 
     def _overrun_of_time(self, seconds: float, log_tail: Callable[[], str]) -> ConvkitError | None:
-        limit = self._limits.seconds
+        limit = self.limits.seconds
         if limit is None or seconds <= limit:
             return None
         return StepError(

@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 
 from convkit.errors import ConvkitError, StepError, error_class
-from convkit.pipeline import events
+from convkit.pipeline import events, patience
 from convkit.pipeline.allowance import thread_variables
 from convkit.pipeline.artifact import use_scratch
 from convkit.pipeline.cache import space_in
@@ -117,7 +117,9 @@ class Worker:
             ConvkitError: what the step raised; a `StepError` for any other exception and for a worker that died;
                 what `watch` complained of, and the worker is no more.
         """
-        self._send(Call(step=step.name, arguments=arguments, scratch=str(scratch)))
+        self._send(
+            Call(step=step.name, arguments=arguments, scratch=str(scratch), run_seconds=watch.limits.run_seconds)
+        )
         while self._has_answered(watch) and (data := receive(self._channel)) is not None:
             match _REPLIES.decode(data):
                 case Happened(event=event):
@@ -125,6 +127,8 @@ class Worker:
                 case Returned() as returned:
                     return returned
                 case Raised() as raised:
+                    if raised.is_stuck:
+                        end_tree(self._process.pid)
                     raise self._translated(raised, step)
         raise self._death(step)
 
@@ -215,6 +219,7 @@ def _import_path() -> list[str]:
 def serve(channel: socket.socket) -> None:
     """Answer requests until the other side is gone."""
     events.observe(lambda event: send(channel, Happened(event=event)))
+    patience.on_overrun(lambda error: send(channel, _raised(error, is_stuck=True)))
     while (data := receive(channel)) is not None:
         match _REQUESTS.decode(data):
             case WarmUp(modules=modules):
@@ -228,6 +233,7 @@ def serve(channel: socket.socket) -> None:
 
 def _run(call: Call) -> Reply:
     use_scratch(Path(call.scratch))
+    patience.allow(call.run_seconds)
     _peak.reset()
     try:
         step = find_step(call.step)
@@ -239,13 +245,22 @@ def _run(call: Call) -> Reply:
         return Returned(result=msgspec.to_builtins(result), seconds=seconds, peak_bytes=_peak.bytes())
     except ConvkitError as error:
         traceback.print_exc()
-        return Raised(
-            error=type(error).__name__, message=error.message, hint=error.hint, code=error.code, stage=error.stage
-        )
+        return _raised(error)
     except Exception as error:  # noqa: BLE001 - crosses the pipe and is raised again there
         traceback.print_exc()
         text = " ".join(str(error).split())
         return Raised(error="", message=f"{type(error).__name__}: {text}", hint="", code="", stage=None)
+
+
+def _raised(error: ConvkitError, *, is_stuck: bool = False) -> Raised:
+    return Raised(
+        error=type(error).__name__,
+        message=error.message,
+        hint=error.hint,
+        code=error.code,
+        stage=error.stage,
+        is_stuck=is_stuck,
+    )
 
 
 def _give_back_memory() -> None:

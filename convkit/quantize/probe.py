@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from convkit.errors import StepError
 from convkit.graph.model import MODEL_FILE, Model, load_model
+from convkit.graph.session import one_onnxruntime_run
 from convkit.pipeline.artifact import new_folder
 from convkit.pipeline.copying import copy_file
 from convkit.quantize.observed import Observed
@@ -97,19 +98,12 @@ class Probe:
             yield name, np.ascontiguousarray(inputs[name])
         strings = any(array.dtype.kind in "USO" for array in inputs.values())
         results: list[Any]
-        try:
+        with one_onnxruntime_run(inputs) as options:
             if strings:  # no OrtValue can be made of them
-                results = self._session.run(self._outputs, dict(inputs))
+                results = self._session.run(self._outputs, dict(inputs), options)
             else:
                 fed = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in inputs.items()}
-                results = self._session.run_with_ort_values(self._outputs, fed)
-        except Exception as error:
-            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
-            raise StepError(
-                f"ONNX Runtime fails on the inputs {shapes}: {' '.join(str(error).split())}",
-                hint="the message names the node; a dimension that may not be free belongs into config.txt as a number",
-                code="onnxruntime.failed",
-            ) from error
+                results = self._session.run_with_ort_values(self._outputs, fed, options)
         results.reverse()
         for name in self._outputs:
             yield name, np.ascontiguousarray(results.pop() if strings else np.from_dlpack(results.pop()._ortvalue))

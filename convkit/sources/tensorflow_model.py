@@ -13,6 +13,7 @@ import msgspec
 from convkit.errors import InputError, StepError
 from convkit.pipeline.allowance import cores
 from convkit.pipeline.artifact import Artifact
+from convkit.pipeline.patience import one_run
 from convkit.spec.tensor import DType
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ class SavedModel:
         """Compute the tensors `outputs` from arrays under the graph's names; strings are ``U`` arrays on both sides."""
         import numpy as np
 
-        found = self.session.run(list(outputs), {name: as_fed(array) for name, array in feed.items()})
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feed.items())
+        with one_run(f"the model on the inputs {shapes}"):
+            found = self.session.run(list(outputs), {name: as_fed(array) for name, array in feed.items()})
         return [_text(np.asarray(array)) for array in found]
 
     def _offered(self, side: str, infos: Mapping[str, Any]) -> tuple[GraphTensor, ...]:

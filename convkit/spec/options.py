@@ -222,7 +222,8 @@ class LimitOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Most memory of all worker processes together: bytes, or a text such as ``8GB`` (8·10^9 bytes) or ``8GiB`` (2^33);
     by default what the machine or the container has, less a little for convkit itself."""
     time: str | float | None = None
-    """Longest time that one step may run: seconds, or a text such as ``90s``, ``30m`` or ``1h30m``; by default any."""
+    """Longest time that one step may run: seconds, or a text such as ``90s``, ``30m`` or ``1h30m``. By
+    default any; but one run of the model, on one batch, 10 minutes."""
 
     @property
     def memory_bytes(self) -> int | None:

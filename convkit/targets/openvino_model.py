@@ -14,6 +14,7 @@ from convkit.graph.work import Work
 from convkit.pipeline import events
 from convkit.pipeline.allowance import threads
 from convkit.pipeline.artifact import Artifact, gather, new_folder
+from convkit.pipeline.patience import one_run
 from convkit.pipeline.step import observation, step
 from convkit.pipeline.stopwatch import Timing, time_calls
 from convkit.spec.tensor import DType, Interface
@@ -113,10 +114,11 @@ def answer_openvino(
 
 
 def _run(compiled: Any, names: tuple[str, ...], case: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in case.items())
     try:
-        results = compiled(dict(case), share_inputs=False)
+        with one_run(f"OpenVINO on the inputs {shapes}"):
+            results = compiled(dict(case), share_inputs=False)
     except RuntimeError as error:
-        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in case.items())
         raise StepError(
             f"OpenVINO fails on the inputs {shapes}: {_reason(error)}",
             hint="a dimension that may not be free belongs into config.txt as a number",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from convkit.errors import StepError
 from convkit.graph.model import Tensors, numpy_dtype, save_tensors
 from convkit.pipeline.artifact import Artifact
+from convkit.pipeline.patience import one_run
 from convkit.pipeline.step import observation
 from convkit.pipeline.stopwatch import Timing, time_calls
 from convkit.spec.tensor import Interface
@@ -94,7 +95,7 @@ def _run(path: Path, samples: Tensors, flavour: Flavour) -> Tensors:
     with _loaded(path, flavour) as loaded:
         answers = []
         for case in samples:
-            with loaded.bound(case) as call:
+            with loaded.bound(case) as call, one_run("the engine on one set of inputs"):
                 answers.append(call())
         return save_tensors(answers)
 
@@ -126,7 +127,7 @@ class _Loaded:
         return in_portions(inputs, outputs, self._answer_one, least=least, most=most)
 
     def _answer_one(self, case: dict[str, Array]) -> dict[str, Array]:
-        with self.bound(case) as call:
+        with self.bound(case) as call, one_run("the engine on one batch"):
             return call()
 
     @contextlib.contextmanager

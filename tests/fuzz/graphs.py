@@ -12,7 +12,7 @@ _Y = value("y", FLOAT, ["N", 4])
 
 def graphs() -> list[onnx.ModelProto]:
     """Return the models."""
-    return [model(), _convolution(), _branches(), _loop(), _function(), _external(), _shapes(), _old(), _quantized()]
+    return [model(), _convolution(), _branches(), loop(), _function(), _external(), _shapes(), _old(), _quantized()]
 
 
 def _weight(name: str, array: object, dtype: str = "float32") -> onnx.TensorProto:
@@ -36,14 +36,18 @@ def _branches() -> onnx.ModelProto:
     return model(nodes, [X], [_Y], [_weight("c", True, "bool")])
 
 
-def _loop() -> onnx.ModelProto:
+def loop(rounds: int = 3, *, constant: bool = False) -> onnx.ModelProto:
+    """A loop; a `constant` one reads no input, and what it gives is added to it."""
     body = helper.make_graph(
         [node("Add", ["a", "one"], ["b"]), node("Identity", ["go"], ["on"])],
         "body",
         [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []), value("a", FLOAT, ["N", 4])],
         [value("on", TensorProto.BOOL, []), value("b", FLOAT, ["N", 4])],
     )
-    weights = [_weight("n", 3, "int64"), _weight("t", True, "bool"), _weight("one", 1)]
+    weights = [_weight("n", rounds, "int64"), _weight("t", True, "bool"), _weight("one", 1)]
+    if constant:
+        nodes = [node("Loop", ["n", "t", "zero"], ["l"], body=body), node("Add", ["l", "x"], ["y"])]
+        return model(nodes, [X], [_Y], [*weights, _weight("zero", np.zeros((1, 4)))])
     return model([node("Loop", ["n", "t", "x"], ["y"], body=body)], [X], [_Y], weights)
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from convkit.pipeline.artifact import new_folder
+from convkit.pipeline.patience import one_run
 from convkit.pipeline.step import step
 from pipeline.steps import BARE
 
@@ -80,6 +81,23 @@ def map_file(*, path: str, seconds: float) -> int:
 def dawdle(*, seconds: float) -> int:
     print("what it was doing", flush=True)
     time.sleep(seconds)
+    return 0
+
+
+@step(version=1, stage="measure", title="Run often", needs=BARE)
+def run_often(*, runs: int, seconds: float) -> int:
+    """Run something `runs` times, each time for so long."""
+    for _ in range(runs):
+        with one_run("a model"):
+            time.sleep(seconds)
+    return runs
+
+
+@step(version=1, stage="measure", title="Run stubbornly", needs=BARE)
+def run_stubbornly(*, seconds: float) -> int:
+    """Run something for so long that does not stop when it is told to."""
+    with one_run("a stubborn model"):
+        time.sleep(seconds)
     return 0
 
 
