@@ -46,6 +46,13 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
         return low / self.total if self.total else 0.0
 
 
+class NodeWork(msgspec.Struct, frozen=True, kw_only=True):
+    """The multiply-accumulates of one node in one call, and the precision that the graph asks for."""
+
+    macs: int
+    precision: str
+
+
 class _Ran(NamedTuple):
     """One operator that ONNX Runtime ran."""
 
@@ -83,14 +90,27 @@ def declared_work(model: Model, *, samples: Tensors, runnable: Model | None = No
     Raises:
         StepError: ONNX Runtime refuses the model or the inputs.
     """
-    declared = _declared_precisions(load_model(model, weights=False))
     macs: dict[str, int] = {}
+    for node in node_work.function(model, samples=samples, runnable=runnable).values():
+        macs[node.precision] = macs.get(node.precision, 0) + node.macs
+    return Work(macs=_ordered(macs))
+
+
+@observation(version=1, stage="check", title="Count the work of each node", needs="onnx")
+def node_work(model: Model, *, samples: Tensors, runnable: Model | None = None) -> dict[str, NodeWork]:
+    """Count the same node by node, under the nodes' names; those that multiply nothing are left out.
+
+    Raises:
+        StepError: ONNX Runtime refuses the model or the inputs.
+    """
+    declared = _declared_precisions(load_model(model, weights=False))
+    found: dict[str, NodeWork] = {}
     for ran in _profile(runnable or model, samples, optimized=False):
         count = _macs(ran)
         if count:
-            precision = declared.get(ran.node, "fp32")
-            macs[precision] = macs.get(precision, 0) + count
-    return Work(macs=_ordered(macs))
+            before = found[ran.node].macs if ran.node in found else 0  # in a loop's body it runs again and again
+            found[ran.node] = NodeWork(macs=before + count, precision=declared.get(ran.node, "fp32"))
+    return found
 
 
 @observation(version=1, stage="quantize", title="See where the work is", needs="onnx")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -54,6 +55,10 @@ class Module(Protocol):
     def Builder(self, logger: object, /) -> types.Builder: ...  # noqa: N802
     def OnnxParser(self, network: types.INetworkDefinition, logger: object, /) -> types.OnnxParser: ...  # noqa: N802
     def Runtime(self, logger: object, /) -> types.Runtime: ...  # noqa: N802
+    def Refitter(self, engine: types.ICudaEngine, logger: object, /) -> types.Refitter: ...  # noqa: N802
+    def OnnxParserRefitter(  # noqa: N802
+        self, refitter: types.Refitter, logger: object, /
+    ) -> types.OnnxParserRefitter: ...
 
 
 class Network:
@@ -87,7 +92,11 @@ class Api:
         self.version = module.__version__
         self.messages: list[tuple[str, str]] = []
         """What the module logged since the last network or runtime was opened: the severity's name and the text."""
-        self._logger = _logger(module, self.messages)  # the process keeps the first logger that it sees
+        self.remarks: list[str] = []
+        """What it said meanwhile of lesser weight, as far as the report wants it: the memory that the engine takes."""
+        self.listings: list[str] = []
+        """The layers of the engine, where the builder lists them."""
+        self._logger = _logger(module, self._hear)  # the process keeps the first logger that it sees
 
     @property
     def needs_gpu_to_build(self) -> bool:
@@ -102,7 +111,7 @@ class Api:
         """
         if self.needs_gpu_to_build and not driver_present():
             raise no_gpu(f"{self.flavour.product} {self.version} cannot open its builder here")
-        self.messages.clear()
+        self._forget()
         builder = self.module.Builder(self._logger)
         definition = builder.create_network(1 << int(self.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         return Network(builder, definition, self.module.OnnxParser(definition, self._logger))
@@ -119,8 +128,25 @@ class Api:
                 hint="run it on a machine with an NVIDIA GPU; start a container with --gpus all",
                 code="gpu.missing",
             )
-        self.messages.clear()
+        self.messages.clear()  # what the builder said of the engine is still wanted
         return self.module.Runtime(self._logger)
+
+    def _forget(self) -> None:
+        for heard in (self.messages, self.remarks, self.listings):
+            heard.clear()
+
+    def _hear(self, severity: str, text: str) -> None:
+        if severity not in ("VERBOSE", "INFO"):
+            self.messages.append((severity, text))
+        elif text.startswith(_LISTINGS):
+            self.listings.append(text)
+        elif _REMARK in text:
+            self.remarks.append(text)
+
+    def refitter(self, engine: types.ICudaEngine) -> tuple[types.Refitter, types.OnnxParserRefitter]:
+        """Return what gives an engine other weights, and what reads these from an ONNX file; keep both."""
+        refitter = self.module.Refitter(engine, self._logger)
+        return refitter, self.module.OnnxParserRefitter(refitter, self._logger)
 
     def messages_of(self, *severities: str) -> list[str]:
         """Return what was logged with these severities, each text once, without what a missing driver adds."""
@@ -182,7 +208,11 @@ _INSTALL = {
 }
 
 
-def _logger(module: Module, messages: list[tuple[str, str]]) -> object:
+_LISTINGS = ("Layers:\n", "Engine Layer Information:\n")
+_REMARK = " Memory: "
+
+
+def _logger(module: Module, hear: Callable[[str, str], None]) -> object:
     base = module.ILogger
 
     class Logger(base):  # type: ignore[misc,valid-type]
@@ -190,7 +220,6 @@ def _logger(module: Module, messages: list[tuple[str, str]]) -> object:
             base.__init__(self)  # not super(): the API's classes want their own
 
         def log(self, severity: types.Enumerator, message: str) -> None:
-            if severity.name not in ("VERBOSE", "INFO"):
-                messages.append((severity.name, message))
+            hear(severity.name, message)
 
     return Logger()

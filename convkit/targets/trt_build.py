@@ -7,6 +7,7 @@ import re
 import msgspec
 
 from convkit.errors import StepError, UsageError
+from convkit.graph.engine_layers import EngineLayers
 from convkit.graph.model import Model
 from convkit.pipeline import events
 from convkit.pipeline.artifact import Artifact, gather, new_folder
@@ -16,6 +17,7 @@ from convkit.targets import trt_types as types
 from convkit.targets.cuda_driver import Gpu, gpu
 from convkit.targets.trt_api import Api, Flavour, Network, open_api
 from convkit.targets.trt_findings import refuse, tidy
+from convkit.targets.trt_inspect import layers_in_log, layers_of
 from convkit.targets.trt_options import RTX_COMPUTE_CAPABILITIES, TensorRTOptions, check_options
 from convkit.targets.trt_parse import parse_into, warn_of_log
 from convkit.targets.trt_profiles import Profile
@@ -41,6 +43,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """Layers of the network before any fusion."""
     profiles: tuple[Profile, ...]
     options: TensorRTOptions
+    inspected: EngineLayers | None = None
+    """The layers after fusion; None where nobody tells."""
 
 
 @step(version=1, stage="compile", title="Build the TensorRT-RTX engine", needs="tensorrt-rtx")
@@ -108,7 +112,18 @@ def _build(
         layers=network.definition.num_layers,
         profiles=profiles,
         options=options,
+        inspected=_inspected(api, plan, on),
     )
+
+
+def _inspected(api: Api, plan: types.IHostMemory, on: Gpu | None) -> EngineLayers | None:
+    """Look at the engine's layers: through the inspector where it can be loaded here, else in the build's log."""
+    if on is not None:
+        engine = api.runtime().deserialize_cuda_engine(bytes(plan))
+        told = layers_of(api, engine) if engine is not None else None
+        if told is not None:
+            return told
+    return layers_in_log(api)
 
 
 def _choose_compute_capabilities(api: Api, config: types.IBuilderConfig, options: TensorRTOptions) -> tuple[str, ...]:
