@@ -35,8 +35,10 @@ class Field(NamedTuple):
     wire_type: int
 
 
-def read_without_weights(path: Path) -> onnx.ModelProto:
+def read_without_weights(path: Path, *, keep: int = -1) -> onnx.ModelProto:
     """Parse an ONNX file whose initializers' raw data are left out; names, types and shapes are there.
+
+    Data of `keep` bytes at most stay in.
 
     Raises:
         WireError: the file is no protobuf message.
@@ -46,7 +48,7 @@ def read_without_weights(path: Path) -> onnx.ModelProto:
     model = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
     graph = onnx.GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
     tensor = onnx.TensorProto.DESCRIPTOR.fields_by_name["raw_data"].number
-    slim = _without(mapped(path), (model, graph, tensor))
+    slim = _without(mapped(path), (model, graph, tensor), keep)
     proto = onnx.ModelProto()
     proto.ParseFromString(slim)
     return proto
@@ -67,14 +69,15 @@ def mapped(path: Path) -> memoryview:
         return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def _without(data: memoryview, way: tuple[int, ...]) -> bytes:
-    """Return a message without the field at the end of `way`, field numbers from the outside in."""
+def _without(data: memoryview, way: tuple[int, ...], keep: int) -> bytes:
+    """Return a message without what is larger than `keep` at the end of `way`, field numbers from the outside in."""
     parts = bytearray()
     for field in fields(data):
-        if field.number != way[0] or field.wire_type != BYTES:
+        last = len(way) == 1 and field.end - field.body <= keep
+        if field.number != way[0] or field.wire_type != BYTES or last:
             parts += data[field.start : field.end]
         elif len(way) > 1:
-            inner = _without(data[field.body : field.end], way[1:])
+            inner = _without(data[field.body : field.end], way[1:], keep)
             parts += key(field.number) + varint(len(inner)) + inner
     return bytes(parts)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
-
-import msgspec
 
 from convkit.errors import StepError
 from convkit.spec.tensor import DType, Interface, TensorSpec
+from convkit.targets.finding import Finding
 from convkit.targets.trt_api import Flavour, Network, plain
 from convkit.targets.trt_types import ITensor, ParserError
 
@@ -25,24 +25,6 @@ DTYPES = {
     "UINT8": DType.UINT8,
 }
 """The types that an engine's inputs and outputs can have, by the name in TensorRT's DataType."""
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that TensorRT does not take."""
-
-    node: str
-    """The ONNX node's name, or ``node 7`` where it has none; for an input or output the tensor's."""
-    operator: str
-    """The ONNX operator type; ``input`` or ``output`` for a tensor of the interface."""
-    reason: str
-    """TensorRT's reason, in its words where they say something."""
-    fix: str
-    """What to do about it."""
-    wants_plugin: bool = False
-    """TensorRT-RTX has none of TensorRT's plugins, and TensorRT may have this one: there it can be a false alarm."""
-
-    def __str__(self) -> str:
-        return f"{self.node} ({self.operator}): {self.reason}"
 
 
 class _Rule(NamedTuple):
@@ -116,6 +98,11 @@ _DEBRIS = (
     (re.compile(r"^Assertion failed: .*?: (?=[A-Z])"), ""),
     (re.compile(r'^.* && "(.*)"$'), r"\1"),
 )
+
+
+def findings_of(errors: Iterable[ParserError]) -> tuple[Finding, ...]:
+    """Put a parser's errors into words; what it says twice of a node is said once."""
+    return tuple({(found.node, found.reason): found for found in map(finding_of, errors)}.values()) or (UNEXPLAINED,)
 
 
 def finding_of(error: ParserError) -> Finding:

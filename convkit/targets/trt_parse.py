@@ -8,7 +8,8 @@ from convkit.graph.model import Model
 from convkit.pipeline import events
 from convkit.pipeline.step import step
 from convkit.targets.trt_api import Api, Flavour, Network, open_api
-from convkit.targets.trt_findings import UNEXPLAINED, Finding, finding_of, interface_findings, refuse
+from convkit.targets.finding import Finding
+from convkit.targets.trt_findings import findings_of, interface_findings, refuse
 
 
 class Parsed(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +22,11 @@ class Parsed(msgspec.Struct, frozen=True, kw_only=True):
     flavour: Flavour
     """Whose parser it was; TensorRT-RTX stands in for TensorRT where that one has no GPU to open its builder."""
     version: str
+
+    @property
+    def label(self) -> str:
+        """Return who judged: ``TensorRT-RTX 1.7.1``."""
+        return f"{self.flavour.product} {self.version}"
 
     def doubtful_for(self, target: Flavour) -> tuple[Finding, ...]:
         """Return the findings that may not hold for `target`: it may have a plugin that a stand-in lacks."""
@@ -71,7 +77,7 @@ def parse_into(network: Network, model: Model) -> tuple[Finding, ...]:
     parser = network.parser
     if parser.parse_from_file(str(model.path)):
         return tuple(interface_findings(network, model.interface))
-    return tuple(finding_of(parser.get_error(index)) for index in range(parser.num_errors)) or (UNEXPLAINED,)
+    return findings_of(parser.get_error(index) for index in range(parser.num_errors))
 
 
 def warn_of_log(api: Api) -> None:
