@@ -55,6 +55,9 @@ WARM_UPS: dict[str, tuple[str, ...]] = {
 SETTINGS: dict[str, dict[str, str]] = {"tensorflow": {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}}
 """Environment variables that a framework reads as it is imported."""
 
+GIVE_UP = {"tensorrt", "tensorrt-rtx"}
+"""Environments whose steps end by themselves, and soon, where the worker gets SIGINT."""
+_GIVE_UP_S = 10
 
 _STOPPING = {signal.SIGINT, signal.SIGTERM}
 
@@ -120,6 +123,15 @@ class Worker:
         self._send(
             Call(step=step.name, arguments=arguments, scratch=str(scratch), run_seconds=watch.limits.run_seconds)
         )
+        try:
+            return self._answer(step, observer, watch)
+        except Exception:
+            raise
+        except BaseException:  # Ctrl-C, SIGTERM
+            self._let_end()
+            raise
+
+    def _answer(self, step: Step[..., Any], observer: Observer, watch: Watch) -> Returned:
         while self._has_answered(watch) and (data := receive(self._channel)) is not None:
             match _REPLIES.decode(data):
                 case Happened(event=event):
@@ -131,6 +143,18 @@ class Worker:
                         end_tree(self._process.pid)
                     raise self._translated(raised, step)
         raise self._death(step)
+
+    def _let_end(self) -> None:
+        """Have a worker whose library can be told to stop give up what it does; wait a while for its end."""
+        if self.environment not in GIVE_UP:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process.pid, signal.SIGINT)
+        poll = select.poll()
+        for descriptor in self._ends:
+            poll.register(descriptor, select.POLLIN)
+        if self._ends:
+            poll.poll(_GIVE_UP_S * 1000)
 
     def stop(self) -> None:
         """End the process and everything it started."""

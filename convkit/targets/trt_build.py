@@ -21,7 +21,7 @@ from convkit.targets.trt_inspect import layers_in_log, layers_of
 from convkit.targets.trt_options import RTX_COMPUTE_CAPABILITIES, TensorRTOptions, check_options
 from convkit.targets.trt_parse import parse_into, warn_of_log
 from convkit.targets.trt_profiles import Profile
-from convkit.targets.trt_progress import PERMILLE, progress_monitor
+from convkit.targets.trt_progress import PERMILLE, progress_monitor, stoppable
 from convkit.targets.trt_settings import apply_settings
 
 ENGINE_FILES = {Flavour.TENSORRT: "model.plan", Flavour.TENSORRT_RTX: "model.engine"}
@@ -95,8 +95,9 @@ def _build(
     capabilities = _choose_compute_capabilities(api, config, options) or ((on.compute_capability,) if on else ())
     for number, profile in enumerate(profiles):
         _add_profile(network, config, profile, number)
-    config.progress_monitor = progress_monitor(api.module)
-    plan = network.builder.build_serialized_network(network.definition, config)
+    with stoppable() as told_to_stop:
+        config.progress_monitor = progress_monitor(api.module, told_to_stop)
+        plan = network.builder.build_serialized_network(network.definition, config)
     if plan is None:
         raise _failure(api)
     events.progress(PERMILLE, PERMILLE)

@@ -21,10 +21,9 @@ from convkit.targets.trt_types import ICudaEngine
 
 INSPECTOR, LOG = "the engine inspector", "the build's log"
 
+_TENSORS = r"\[((?: ?\{[^}]*\},?)*)\]"
 _LINE = re.compile(
-    r"^Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*), Inputs: \[(?P<inputs>.*?)\]"
-    r"(?:, Constants: \[(?P<weights>.*?)\])?, Outputs: \[(?P<outputs>.*?)\], "
-    r"(?P<rest>(?:ParameterType|TacticName|TacticValue|StreamId|Metadata|[A-Z]\w+): .*)$"
+    rf"^Name: (.*?), LayerType: ([^,]*), Inputs: {_TENSORS}(?:, Constants: {_TENSORS})?, Outputs: {_TENSORS}, (.*)$"
 )
 _TENSOR_TYPE = re.compile(r"Datatype: (\w+)|Format/Datatype: ([^,}]*)")
 _NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=\[ONNX|\x1e|$|[,}\s])")
@@ -87,12 +86,12 @@ def _of_lines(lines: Sequence[str]) -> Iterator[EngineLayer]:
         match = _LINE.match(line)
         if match:
             yield EngineLayer(
-                name=match["name"],
-                kind=match["kind"],
-                nodes=_nodes(match["rest"].rpartition("Metadata: ")[2], match["name"]),
-                inputs=_types(match["inputs"]),
-                weights=_types(match["weights"] or ""),
-                outputs=_types(match["outputs"]),
+                name=match[1],
+                kind=match[2],
+                nodes=_nodes(match[6].rpartition("Metadata: ")[2], match[1]),
+                inputs=_types(match[3]),
+                weights=_types(match[4] or ""),
+                outputs=_types(match[5]),
             )
 
 
@@ -102,8 +101,8 @@ def parse_json(text: str) -> Iterator[EngineLayer]:
         document = msgspec.json.decode(text)
     except msgspec.DecodeError:
         return
-    layers = document.get("Layers", []) if isinstance(document, dict) else []
-    for layer in layers:
+    layers = document.get("Layers") if isinstance(document, dict) else None
+    for layer in layers if isinstance(layers, list) else ():
         if isinstance(layer, str):
             yield EngineLayer(name=layer, kind="", nodes=_nodes("", layer))
         elif isinstance(layer, dict):
@@ -111,7 +110,7 @@ def parse_json(text: str) -> Iterator[EngineLayer]:
             yield EngineLayer(
                 name=name,
                 kind=str(layer.get("ParameterType") or layer.get("LayerType", "")),
-                nodes=_nodes(str(layer.get("Metadata", "")), name),
+                nodes=_nodes(str(layer.get("Metadata") or ""), name),
                 inputs=tuple(_type_of(tensor) for tensor in _tables(layer.get("Inputs"))),
                 weights=tuple(_type_of(tensor) for tensor in _weights(layer)),
                 outputs=tuple(_type_of(tensor) for tensor in _tables(layer.get("Outputs"))),

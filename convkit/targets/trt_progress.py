@@ -1,9 +1,13 @@
-"""The builder's nested phases as one growing number."""
+"""The builder's nested phases as one growing number, and the way to stop it: a monitor that answers no."""
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+import os
+import signal
 import threading
+from collections.abc import Callable, Iterator
 
 from convkit.pipeline import events
 from convkit.targets.trt_api import Module
@@ -48,8 +52,46 @@ class Phases:
         return min((self._done[name] + inner) / self._steps[name], 1.0)
 
 
-def progress_monitor(module: Module) -> object:
-    """Make an `IProgressMonitor` that tells `events` how far the build is.
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """Note Ctrl-C and SIGTERM meanwhile instead of acting on them, and act at the end; gives what tells of them.
+
+    Python's own handlers run in the main thread alone, which is inside the builder for minutes: what the C handler
+    writes into a pipe is seen from every thread. In other threads than the main one nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    noted: list[int] = []
+
+    def told_to_stop() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            noted.extend(number for number in os.read(reading, 64) if number in _STOPPING)
+        return bool(noted)
+
+    before = {number: signal.signal(number, lambda *_: None) for number in _STOPPING}
+    woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        yield told_to_stop
+    finally:
+        signal.set_wakeup_fd(woken)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        stop = told_to_stop()
+        os.close(reading)
+        os.close(writing)
+        if stop:
+            signal.raise_signal(noted[0])
+
+
+def progress_monitor(module: Module, told_to_stop: Callable[[], bool] = lambda: False) -> object:
+    """Make an `IProgressMonitor` that tells `events` how far the build is, and ends it where it is told to stop.
 
     TensorRT may call it from threads of its own, which do not have this thread's context: it is carried along.
     """
@@ -72,7 +114,7 @@ def progress_monitor(module: Module) -> object:
             with lock:
                 phases.advance(name, step)
                 report(name)
-            return True
+                return not told_to_stop()  # False ends the build
 
         def phase_finish(self, name: str) -> None:
             with lock:
