@@ -22,6 +22,7 @@ from convkit.pipeline.stopwatch import Timing, time_calls
 from convkit.sources.answers import Questions, answer_all
 from convkit.sources.exported import Exported
 from convkit.sources.hand_on import face_of, hand_on
+from convkit.sources.onnx_slopes import BROADCAST_FROM, slopes_by_channel
 from convkit.spec.metadata import Metadata
 from convkit.spec.options import ExportOptions
 from convkit.spec.tensor import Interface
@@ -179,7 +180,7 @@ def _readable(source: Artifact, file: str, proto: onnx.ModelProto | None = None)
     A file whose IR version is newer than anything in it needs gets an older one; one with an opset that ONNX Runtime no
     longer runs gets a newer one.
     """
-    if source.digest not in _runnable:
+    if source.digest not in _runnable or not _runnable[source.digest].is_file():  # a copy is some run's scratch
         proto = proto or _checked(source.file(file))
         path = source.file(file)
         nothing = Interface(inputs=(), outputs=())
@@ -223,6 +224,8 @@ def _within_opsets(proto: onnx.ModelProto, asked: int | None, highest: int) -> o
         if proto.functions:  # the converter loses them
             proto = onnx.inliner.inline_local_functions(proto)
         converted: onnx.ModelProto = version_converter.convert_version(proto, wanted)
+        if has < BROADCAST_FROM:
+            slopes_by_channel(converted, proto)
         onnx.checker.check_model(converted)
         if _face(converted) != _face(proto):  # the converter has lost a dimension of Scan's
             raise ValueError("the converter gives it other inputs or outputs")  # noqa: TRY301 - told as any failure
@@ -241,10 +244,12 @@ def _within_opsets(proto: onnx.ModelProto, asked: int | None, highest: int) -> o
 
 
 def _face(proto: onnx.ModelProto) -> list[tuple[str, int, int]]:
-    """Return name, element type and rank of every input and output."""
+    """Return name, element type and rank of every input that has no default, and of every output."""
+    weights = {tensor.name for tensor in proto.graph.initializer}
     return [
         (value.name, value.type.tensor_type.elem_type, len(value.type.tensor_type.shape.dim))
         for value in (*proto.graph.input, *proto.graph.output)
+        if value.name not in weights
     ]
 
 

@@ -19,9 +19,8 @@ from convkit.pipeline.worker import Worker
 from convkit.report.document import Status
 
 REASONS = {
-    "onnxruntime.refused": "Gradient; StringNormalizer with a locale that is not installed; what onnx cannot convert "
-    "from opset 6",
-    "onnxruntime.failed": "PRelu of opset 6, whose slopes onnx's converter does not shape anew",
+    "onnxruntime.refused": "Gradient; StringNormalizer with a locale that is not installed",
+    "onnxruntime.failed": "sequence_model8, whose published inputs are empty: random ones do not add up",
 }
 """Every reason for which a model is refused."""
 QUIET = onnxruntime.SessionOptions()
@@ -110,7 +109,7 @@ def test_every_model_is_converted_or_refused_with_a_reason(outcomes: list[Outcom
 
     assert [outcome for outcome in refused if outcome.error not in REASONS] == []
     assert all(outcome.message and outcome.hint for outcome in refused)
-    assert len(refused) <= len(outcomes) * 0.15
+    assert len(refused) <= len(outcomes) * 0.05
     assert len(outcomes) == 140 or not EVERYTHING
 
 

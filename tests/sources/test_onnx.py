@@ -190,6 +190,25 @@ def test_an_opset_that_onnx_runtime_no_longer_runs_is_answered_for_by_a_newer_on
     assert time_onnx_source(opened(file).files, file="net.onnx", inputs=made.samples, renamed={}, seconds=0.0)
 
 
+@pytest.mark.parametrize("declared", [True, False])
+def test_slopes_of_an_old_prelu_stay_one_for_each_channel(tmp_path: Path, *, declared: bool) -> None:
+    slopes = numpy_helper.from_array(np.float32([0.1, 0.5, 2]), "w")
+    inputs = [value("x", FLOAT, [2, 3, 3])] + [value("w", FLOAT, [3])] * declared
+    prelu = model(
+        [node("Relu", ["x"], ["r"]), node("Sub", ["x", "r"], ["n"]), node("PRelu", ["n", "w"], ["y"])],
+        inputs,
+        [value("y", FLOAT, [2, 3, 3])],
+        [slopes],
+        opset=6,
+        ir_version=3 if declared else 4,
+    )
+    made = imported(write(tmp_path, prelu))
+
+    checked(made)
+    (given,), (answered,) = made.samples, made.references
+    np.testing.assert_allclose(answered["y"], np.minimum(given["x"], 0) * np.float32([[[0.1], [0.5], [2]]]), rtol=1e-6)
+
+
 def test_an_old_graph_that_the_converter_gives_another_face_is_kept(tmp_path: Path, warned: list[str]) -> None:
     step = helper.make_graph(
         [node("Add", ["total", "next"], ["sum"]), node("Identity", ["sum"], ["each"])],
