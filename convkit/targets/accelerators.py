@@ -18,6 +18,7 @@ from convkit.targets.onnxruntime import OnnxRuntime
 from convkit.targets.onnxruntime_options import AcceleratorName, OnnxRuntimeOptions
 from convkit.targets.onnxruntime_profile import PROFILE
 from convkit.targets.openvino_profile import PROFILE as OPENVINO_PROFILE
+from convkit.targets.ort_profiles import provider_options, unreadable_name
 from convkit.targets.target import Accelerator, Compiled, Job, Refusal, Target
 from convkit.targets.trt_api import Flavour, installed
 from convkit.targets.trt_options import TensorRTOptions
@@ -31,9 +32,6 @@ PRECISION_MODES: Mapping[Precision, str] = {
     Precision.INT8: "INT8",
 }
 """The backend's `precision_mode`: one word, which lets TensorRT compute in that type besides FP32."""
-
-_SEPARATORS = (":", ",")
-"""What ONNX Runtime splits a profile's text at, `input:1x3,other:1`: a name with one of them cannot stand in it."""
 
 
 class _Accelerated:
@@ -114,10 +112,10 @@ class WithTensorRT(_Accelerated):
     def _profiles(self, run: Runner, model: Model, table: OnnxRuntimeOptions) -> tuple[Profile, ...]:
         """Return the profiles that can be written down: none where an input's name would be cut in pieces."""
         profiles = run(profiles_for, model.interface, TensorRTOptions(profiles=table.profiles))
-        for name in (name for profile in profiles for name in profile.shapes):
-            if any(separator in name for separator in _SEPARATORS):
-                _without_profiles(run, f"ONNX Runtime cannot read a profile for an input called '{name}'")
-                return ()
+        name = unreadable_name(profiles)
+        if name is not None:
+            _without_profiles(run, f"ONNX Runtime cannot read a profile for an input called '{name}'")
+            return ()
         return profiles
 
 
@@ -255,14 +253,7 @@ def tensorrt_parameters(
         found["max_workspace_size_bytes"] = str(table.workspace_bytes)
     if table.builder_optimization_level is not None:
         found["trt_builder_optimization_level"] = str(table.builder_optimization_level)
-    if profiles:
-        for end in ("min", "opt", "max"):
-            found[f"trt_profile_{end}_shapes"] = ",".join(
-                f"{name}:{'x'.join(map(str, getattr(shapes, end)))}"
-                for profile in profiles
-                for name, shapes in profile.shapes.items()
-            )
-    return found
+    return found | provider_options(profiles, prefix="trt")
 
 
 def cache_folder(table: OnnxRuntimeOptions, digest: str) -> str:

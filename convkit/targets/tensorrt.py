@@ -5,6 +5,7 @@ trt_profile    where Q/DQ pairs go
 trt_options    the recipe's tables          trt_profiles   the shapes that an engine is built for
 trt_parse      the parser's verdict         trt_findings   that verdict in words, with what to do
 trt_build      ONNX to an engine            trt_run        an engine on recorded inputs
+rtx_layout     what ONNX Runtime's RTX provider reads
 build_plan     build.json, for an engine that is built elsewhere
 """
 
@@ -16,13 +17,14 @@ from pathlib import Path
 import msgspec
 
 from convkit.errors import UsageError
-from convkit.graph.model import Model, Tensors
+from convkit.graph.model import MODEL_FILE, Model, Tensors
 from convkit.pipeline.artifact import digest_file
 from convkit.pipeline.events import Warned
 from convkit.pipeline.runner import Contender, Runner
 from convkit.spec.options import EngineMode, Precision
 from convkit.targets.build_plan import FILE_NAME, BuildPlan, encode_build_plan
 from convkit.targets.cuda_driver import Gpu, driver_present, gpu
+from convkit.targets.rtx_layout import CONTEXT_FILE, README_FILE, readme, wrap_engine
 from convkit.targets.target import Compiled, Job, Refusal
 from convkit.targets.trt_api import Flavour, installed, no_gpu, not_installed
 from convkit.targets.trt_build import ENGINE_FILES, Engine, build_rtx, build_tensorrt
@@ -159,7 +161,25 @@ class TensorRTRTX:
             table = _for_fp8(run, table)
         profiles = run(profiles_for, model.interface, table)
         sources = _sources(model, profiles, table, job, Flavour.TENSORRT_RTX, deferred=False)
-        return _built(run(build_rtx, model, profiles, table), sources)
+        engine = run(build_rtx, model, profiles, table)
+        built = _built(engine, sources)
+        return msgspec.structs.replace(built, files={**built.files, **_for_onnxruntime(run, model, engine)})
+
+
+def _for_onnxruntime(run: Runner, model: Model, engine: Engine) -> dict[str, Path | bytes]:
+    """Return what lies beside an engine for ONNX Runtime's RTX provider, and tells how it is run."""
+    file = ENGINE_FILES[engine.flavour]
+    gpus = engine.compute_capabilities
+    context = run(wrap_engine, model.interface, engine_file=file, version=engine.version, compute_capabilities=gpus)
+    text = readme(
+        model.interface,
+        engine.profiles,
+        engine_file=file,
+        onnx_file=f"{RECORDS}/{MODEL_FILE}",
+        version=engine.version,
+        compute_capabilities=gpus,
+    )
+    return {CONTEXT_FILE: context.file(CONTEXT_FILE), README_FILE: text}
 
 
 def _options(options: object, flavour: Flavour) -> TensorRTOptions:

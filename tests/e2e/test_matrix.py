@@ -81,7 +81,7 @@ def test_the_files_are_those_that_the_contract_lists(conversion: Conversion) -> 
             further = ("warmup/", "pending/1/")
         case _:
             records = {f"1/convkit/{name}" for name in {"manifest.json", "model.onnx", "build.json"} | REPORTS}
-            wanted = {"1/model.engine"} | records
+            wanted = {"1/model.engine", "1/model_ctx.onnx", "1/README.md"} | records
             further = ("1/convkit/",)  # and no config.pbtxt
     assert wanted - found == set()
     assert [name for name in sorted(found - wanted) if not name.startswith(further)] == []

@@ -74,7 +74,7 @@ def test_tensorrt_rtx_is_built_with_the_record_of_what_from(tmp_path: Path) -> N
 
     assert made.engine == "built"
     records = {"model.onnx", "build.json", *RECORDED}
-    assert set(made.files) == {"model.engine", *(f"convkit/{name}" for name in records)}
+    assert set(made.files) == {"model.engine", "model_ctx.onnx", "README.md", *(f"convkit/{name}" for name in records)}
     assert "for compute capability 8.6, 8.9, 12.0" in made.facts[0]
     folder = placed(made.files, tmp_path / "1")
     assert made.served_bytes == (folder / "model.engine").stat().st_size
