@@ -8,8 +8,8 @@ while [ ! -e "$folder" ]; do folder=$(dirname "$folder"); done
 user=$(id -u)
 become=
 if [ "$user" = 0 ]; then
-    user=$(stat -c %u "$folder")
-    become="setpriv --reuid=$user --regid=$(stat -c %g "$folder") --clear-groups --"
+    user=$(stat -L -c %u "$folder")
+    become="setpriv --reuid=$user --regid=$(stat -L -c %g "$folder") --clear-groups --"
     export HOME=/tmp
 fi
 export CONVKIT_CACHE_DIR="${CONVKIT_CACHE_DIR:-/cache/$user}"

@@ -130,7 +130,7 @@ class Image:
         self.base = base
         self.variables: dict[str, str] = {}
         self.build_variables: dict[str, str] = {}
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, inside: str) -> Path:
         """Return where a path of the container is."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from e2e.command import Command, Outcome, hold_to_head
+from e2e.digits import CNN
 from e2e.networks import (
     LOAD_MODEL,
     SCALE,
@@ -23,6 +26,10 @@ from e2e.networks import (
     write_without_counterpart,
 )
 from e2e.published import answers, files_below, read_config
+
+
+def write_unrepeatable(folder: Path) -> Path:
+    return write_scale(folder, code=UNREPEATABLE + LOAD_MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +180,60 @@ def test_a_checkpoint_from_a_gpu_is_exported_without_one(tmp_path: Path, reposit
     write_scale(tmp_path / "on_cpu", code=SCALE + LOAD_MODEL)
     found = answers(Path(outcome.result["model"]) / "1" / "model.onnx", {"x": x})
     np.testing.assert_allclose(found["y"], torch_answers(tmp_path / "on_cpu", x)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("write", "kind", "status", "code"),
+    [
+        (write_without_counterpart, "tensorflow", 4, "export.unsupported-operator"),
+        (write_unrepeatable, "pytorch", 5, "check.outputs-differ"),
+    ],
+    ids=["tf2onnx fails", "the numbers differ"],
+)
+def test_with_its_four_variables_too_a_step_that_fails_ends_in_an_exit_status_and_no_model(
+    tmp_path: Path, repository: Path, convkit: Command, write: Callable[[Path], Path], kind: str, status: int, code: str
+) -> None:
+    source = write(tmp_path / "source")
+    before = files_below(source)
+    named = {
+        "SOURCE_MODEL_PATH": str(source),
+        "TARGET_MODEL_PATH": str(repository),
+        "MODEL_NAME": "model",
+        "MODEL_TYPE": kind,
+        "CONVKIT_TRUST": "1",
+    }
+
+    outcome = convkit.convert(None, variables=named)
+
+    refused(outcome, status, code, repository)
+    assert files_below(source) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stored"),
+    [
+        (("--quantize", "fp16"), onnx.TensorProto.FLOAT16),
+        (("--quantize", "int8", "--calibration-data", CNN.calibration), onnx.TensorProto.INT8),
+    ],
+    ids=["FP16", "INT8"],
+)
+def test_its_folders_are_converted_in_lower_precision_too(
+    repository: Path, convkit: Command, arguments: tuple[str | Path, ...], stored: int
+) -> None:
+    named = {
+        "SOURCE_MODEL_PATH": str(CNN.folder),
+        "TARGET_MODEL_PATH": str(repository),
+        "MODEL_NAME": "digits",
+        "MODEL_TYPE": "pytorch",
+        "CONVKIT_TRUST": "1",
+    }
+
+    convkit.converted(None, *arguments, variables=named)
+
+    graph = onnx.load(repository / "digits" / "pending" / "1" / "model.onnx").graph
+    weights = {tensor.data_type for tensor in graph.initializer if len(tensor.dims) > 1}
+    assert stored in weights
+    assert [value.name for value in (*graph.input, *graph.output)] == ["image", "logits"], "what clients send"
 
 
 def refused(outcome: Outcome, status: int, code: str, repository: Path) -> None:
