@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ class Ended(NamedTuple):
     status: int
     seconds: float
     """Of processor time, that of the processes which it started included."""
+    wall_seconds: float
     out: str
     err: str
 
@@ -61,15 +63,18 @@ class Forks:
 
 def _ended(arguments: list[str]) -> Ended:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        started = time.monotonic()
         child = os.fork()
         if child == 0:
             _be_the_command(arguments, out.fileno(), err.fileno())
         _, status, usage = os.wait4(child, 0)
+        wall_seconds = time.monotonic() - started
         texts = []
         for stream in (out, err):
             stream.seek(0)
             texts.append(stream.read().decode(errors="replace"))
-    return Ended(os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime, texts[0], texts[1][-4000:])
+    seconds = usage.ru_utime + usage.ru_stime
+    return Ended(os.waitstatus_to_exitcode(status), seconds, wall_seconds, texts[0], texts[1][-4000:])
 
 
 def _be_the_command(arguments: list[str], out: int, err: int) -> None:
