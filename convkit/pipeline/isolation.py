@@ -92,13 +92,13 @@ SWITCH = "CONVKIT_ISOLATION"
 """An environment variable: ``off`` leaves workers as free as the user who started them."""
 
 
-def isolate(scratch: Path) -> None:
-    """Give up the network and writing outside `scratch` and the devices, and note in `HELD` what could be given up."""
+def isolate(*folders: Path) -> None:
+    """Give up the network and writing outside `folders` and the devices, and note in `HELD` what could be given up."""
     if os.environ.get(SWITCH) == "off":
         HELD.update(network=False, writes=False)
         return
     HELD["network"] = leave_network()
-    HELD["writes"] = confine_writes([scratch, Path("/dev")])
+    HELD["writes"] = confine_writes([*folders, Path("/dev")])
 
 
 OF_THIS_MACHINE = "isolation."

@@ -71,7 +71,7 @@ def cache_clear(cache: Cache) -> int:
     before = _size(cache.root)
     lock = _alone(cache)
     try:
-        for part in ("entries", "objects", "logs", "reports"):
+        for part in ("entries", "objects", "logs", "reports", "timings"):
             shutil.rmtree(cache.root / part, ignore_errors=True)
         for file in cache.root.glob("digests.sqlite*"):
             file.unlink(missing_ok=True)

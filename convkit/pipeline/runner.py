@@ -17,6 +17,7 @@ from convkit.pipeline.cache import Cache, Entry, artifacts_in, without_paths
 from convkit.pipeline.events import Event, Observer, StepFinished, StepStarted, Warned
 from convkit.pipeline.identity import code_digest, library_versions, machine_digest, others_code_digest
 from convkit.pipeline.isolation import OF_THIS_MACHINE
+from convkit.pipeline.kept import kept_folder
 from convkit.pipeline.lock import unlock
 from convkit.pipeline.removal import remove_tree
 from convkit.pipeline.step import ENVIRONMENTS, Kind, Step
@@ -203,8 +204,9 @@ class Runner:
     def _worker(self, environment: str) -> Worker:
         if environment not in self._workers:
             log = self.cache.root / "logs" / f"{self._scratch_folder().name}-{environment}.log"
+            kept = kept_folder(environment, self.cache.root)
             with signals_held():  # a worker that nobody knows of yet could not be ended
-                self._workers[environment] = Worker(environment, log, self._scratch_folder())
+                self._workers[environment] = Worker(environment, log, self._scratch_folder(), kept)
         return self._workers[environment]
 
     def _watch(self, step: Step[..., Any]) -> Watch:

@@ -33,6 +33,7 @@ from convkit.pipeline.channel import Call, Happened, Raised, Reply, Request, Ret
 from convkit.pipeline.events import Observer
 from convkit.pipeline.home import home_variables
 from convkit.pipeline.isolation import isolate
+from convkit.pipeline.kept import handed_on
 from convkit.pipeline.processes import adopt_orphans, end_tree
 from convkit.pipeline.step import Step, find_step
 from convkit.pipeline.watch import Watch
@@ -75,7 +76,7 @@ def signals_held() -> Iterator[None]:
 class Worker:
     """The runner's handle on one worker process."""
 
-    def __init__(self, environment: str, log: Path, scratch: Path) -> None:
+    def __init__(self, environment: str, log: Path, scratch: Path, kept: Path | None = None) -> None:
         self.environment = environment
         self.log = log
         ours, theirs = socket.socketpair()
@@ -84,6 +85,7 @@ class Worker:
                 [
                     *(sys.executable, "-P", "-m", "convkit.pipeline.worker"),
                     *(str(theirs.fileno()), str(os.getpid()), str(scratch)),
+                    *([str(kept)] if kept is not None else []),
                 ],
                 cwd=scratch,  # libraries leave files where they run
                 stdin=subprocess.DEVNULL,
@@ -96,6 +98,7 @@ class Worker:
                     **home_variables(scratch),
                     **thread_variables(),
                     **SETTINGS.get(environment, {}),
+                    **handed_on(kept),
                     "PYTHONUNBUFFERED": "1",
                     "TMPDIR": str(scratch),
                     "PYTHONPATH": os.pathsep.join(_import_path()),
@@ -343,6 +346,6 @@ if __name__ == "__main__":
     adopt_orphans()
     _be_the_first_to_go()
     _peak.open()
-    isolate(Path(sys.argv[3]))
+    isolate(*map(Path, sys.argv[3:]))
     die_with(int(sys.argv[2]))
     serve(socket.socket(fileno=int(sys.argv[1])))

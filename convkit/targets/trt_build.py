@@ -11,6 +11,7 @@ from convkit.graph.engine_layers import EngineLayers
 from convkit.graph.model import Model
 from convkit.pipeline import events
 from convkit.pipeline.artifact import Artifact, gather, new_folder
+from convkit.pipeline.kept import kept
 from convkit.pipeline.step import step
 from convkit.spec.wording import did_you_mean
 from convkit.targets import trt_types as types
@@ -23,6 +24,7 @@ from convkit.targets.trt_parse import parse_into, warn_of_log
 from convkit.targets.trt_profiles import Profile
 from convkit.targets.trt_progress import PERMILLE, progress_monitor, stoppable
 from convkit.targets.trt_settings import apply_settings
+from convkit.targets.trt_timings import kept_timings, timings_folder
 
 ENGINE_FILES = {Flavour.TENSORRT: "model.plan", Flavour.TENSORRT_RTX: "model.engine"}
 
@@ -95,7 +97,7 @@ def _build(
     capabilities = _choose_compute_capabilities(api, config, options) or ((on.compute_capability,) if on else ())
     for number, profile in enumerate(profiles):
         _add_profile(network, config, profile, number)
-    with stoppable() as told_to_stop:
+    with stoppable() as told_to_stop, kept_timings(config, timings_folder(kept(), on, api.version)):
         config.progress_monitor = progress_monitor(api.module, told_to_stop)
         plan = network.builder.build_serialized_network(network.definition, config)
     if plan is None:
