@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import venv
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import jsonschema
 import pytest
 import yaml
 
-from containers.dockerfile import ROOT, Stage, ignore_patterns, is_ignored, read_dockerfile
+from containers.dockerfile import ROOT, Instruction, Stage, ignore_patterns, is_ignored, read_dockerfile
 from convkit.serving.releases import release
 
 DOCKER = ROOT / "docker"
@@ -238,3 +240,50 @@ def test_compose_builds_from_the_dockerfiles_and_names_the_four_variables() -> N
 )
 def test_the_context_holds_what_the_images_need(path: str, kept_out: bool) -> None:
     assert is_ignored(path, ignore_patterns()) is kept_out
+
+
+def shown() -> list[list[str]]:
+    """Return the commands of docs/docker.md that need Docker or a cluster, as words."""
+    text = (ROOT / "docs" / "docker.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [shlex.split(line.removeprefix("$ ")) for line in re.sub(r"\\\n\s*", "", "".join(blocks)).splitlines()]
+
+
+def after(words: list[str], option: str) -> list[str]:
+    return [word for before, word in pairwise(words) if before == option]
+
+
+def test_the_page_builds_what_is_there_with_arguments_that_are_there() -> None:
+    builds = [words for words in shown() if words[:2] == ["docker", "build"]]
+
+    assert [after(words, "-f") for words in builds] == [["docker/convert.Dockerfile"], ["docker/serve.Dockerfile"]]
+    page = (ROOT / "docs" / "docker.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"--build-arg (\w+)=", page))
+    known = {each.text.partition("=")[0] for path in (CONVERT, SERVE) for each in all_arguments(path)}
+    assert {"TRITON", "TENSORRT", "MODEL", "NAME"} <= named <= known | {"TRITON"}
+
+
+def all_arguments(path: Path) -> list[Instruction]:
+    return [each for stage in read_dockerfile(path).stages for each in stage.all("ARG")]
+
+
+def test_the_page_runs_the_images_as_they_are() -> None:
+    runs = [words for words in shown() if words[:2] == ["docker", "run"]]
+    converter, server = runs
+    stage = serve()
+
+    assert {word.partition("=")[0] for word in after(converter, "-e")} == VARIABLES
+    assert {volume.partition(":")[2] for volume in after(server, "-v")} == set(stage.last("VOLUME").words())
+    assert set(after(server, "-p")) <= {f"{port}:{port}" for port in PORTS}
+    (started,) = [words for words in shown() if words[0] == "convkit"]
+    entrypoint = [*stage.last("ENTRYPOINT").words(), *stage.last("CMD").words()]
+    assert ["/opt/nvidia/nvidia_entrypoint.sh", f"/opt/convkit/bin/{started[0]}", *started[1:]] == entrypoint
+
+
+def test_the_page_names_services_and_files_that_are_there() -> None:
+    services = compose()["services"]
+
+    for words in shown():
+        assert all((ROOT / path).is_file() for path in after(words, "-f")), words
+        if words[:2] == ["docker", "compose"]:
+            assert words[-1] in services
