@@ -2,9 +2,10 @@
 
 Which precisions are tried follows from the target and from where the work is. On a CPU: INT8 where there are
 calibration data, and dynamic INT8 where matrix products do most of the work, for convolutions are slower in it than in
-FP32. On a GPU: INT8 with FP16 where there are calibration data, then FP16, then BF16. A candidate must keep within the
-tolerance (or the accuracy budget), and must be faster than FP32 where the target runs here; of several the fastest is
-chosen, and where none is left FP32.
+FP32. On a GPU: INT8 with FP16 where there are calibration data, then FP8 where every GPU that the engine is for has it,
+then FP16, then BF16. A candidate must keep within the tolerance (or the accuracy budget), and must be faster than FP32
+where the target runs here; of several the fastest is chosen, and where none is left FP32. Where the target does not run
+here the first that keeps within it is chosen.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from convkit.sources.exported import Exported
 from convkit.spec.options import MeasureMode, Precision
 from convkit.targets.onnxruntime import time_onnxruntime
 from convkit.targets.target import Job, refusal_of
+from convkit.targets.trt_fp8 import why_no_fp8
 
 MOSTLY = 0.5
 """The share of multiply-accumulates from which on convolutions decide."""
@@ -94,9 +96,12 @@ def _candidates(
     """Go through what is worth trying, the most promising first; what is not comes with the reason."""
     data = order.calibration is not None or order.request.quantize.allow_random
     if order.target.gpu:
-        wanted = [Precision.INT8_FP16] if data else []
+        integers = Precision.INT8_FP16
+        if refusal_of(order.target, integers) is not None and refusal_of(order.target, Precision.INT8) is None:
+            integers = Precision.INT8
+        wanted = [integers, Precision.FP8] if data else []
         if not data:
-            yield None, "int8+fp16 is left out: it needs --calibration-data."
+            yield None, f"{integers.value} is left out: it needs --calibration-data."
         wanted += [Precision.FP16, Precision.BF16]
     else:
         convolutions = run(conv_share, model, samples=exported.samples)
@@ -108,11 +113,18 @@ def _candidates(
         else:
             yield None, f"dynamic is left out: convolutions do {100 * convolutions:.0f} % of the work, and slow down."
     for precision in wanted:
-        refusal = refusal_of(order.target, precision)
-        if refusal is None:
-            yield precision, ""
-        else:
-            yield None, f"{precision.value} is left out: {refusal.reason}."
+        reason = _reason_against(order, precision)
+        yield (precision, "") if reason is None else (None, f"{precision.value} is left out: {reason}.")
+
+
+def _reason_against(order: Order, precision: Precision) -> str | None:
+    """Return why a precision need not be tried on the target; None where it may pay."""
+    if (refusal := refusal_of(order.target, precision)) is not None:
+        return refusal.reason
+    if precision is Precision.FP8:
+        name, request = order.target.name, order.request
+        return why_no_fp8(name, target_options(request, name), request.engine)
+    return None
 
 
 def _try(
@@ -161,17 +173,19 @@ def _speedup(
     The lower end of the 95 % interval: what may be chance is not taken for a gain.
     """
     mode = order.request.measure.mode
-    if order.target.emulated or mode is MeasureMode.NONE:
+    if mode is MeasureMode.NONE or (lower := _contender(order, run, final, exported, precision)) is None:
         return None
-    sides = {
-        "FP32": _contender(order, run, model, exported, Precision.NONE),
-        precision.value: _contender(order, run, final, exported, precision),
-    }
-    timings = measure_latency(run, sides, mode)
+    full = _contender(order, run, model, exported, Precision.NONE)
+    assert full is not None, "the same target"
+    sides = {"FP32": full, precision.value: lower}
+    timings = measure_latency(run, sides, mode).timings
     return statistics.compare(timings["FP32"], timings[precision.value], labels=("FP32", precision.value)).low
 
 
-def _contender(order: Order, run: Runner, model: Model, exported: Exported, precision: Precision) -> Contender[Timing]:
+def _contender(
+    order: Order, run: Runner, model: Model, exported: Exported, precision: Precision
+) -> Contender[Timing] | None:
+    """Return how a model is timed on the target; None where that does not run here."""
     request, seconds = order.request, 0.12
     job = Job(
         precision=precision,
@@ -185,4 +199,6 @@ def _contender(order: Order, run: Runner, model: Model, exported: Exported, prec
     compiled = order.target.compile(run, model, job)
     if compiled.timed is not None:
         return compiled.timed(exported.samples, seconds)
+    if order.target.emulated:
+        return None
     return Contender(time_onnxruntime, model, inputs=exported.samples, seconds=seconds)

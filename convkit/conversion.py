@@ -18,18 +18,16 @@ from convkit.graph.model import Model
 from convkit.graph.simplify import simplify
 from convkit.graph.work import declared_work
 from convkit.measure.compare import compare_outputs, hold_against, refuse_difference
-from convkit.measure.latency import PLANS, measure_latency
 from convkit.narrowing import narrow
 from convkit.order import Order, prepare
 from convkit.pipeline.artifact import use_index
 from convkit.pipeline.cache import Cache
 from convkit.pipeline.events import Observer, Warned, nobody
 from convkit.pipeline.identity import library_versions
-from convkit.pipeline.runner import Contender, Runner
+from convkit.pipeline.runner import Runner
 from convkit.pipeline.shared import open_cache
 from convkit.pipeline.stat_index import StatIndex
 from convkit.pipeline.step import step
-from convkit.pipeline.stopwatch import Timing
 from convkit.pipeline.watch import Limits, limits_from
 from convkit.quantize.result import Narrowed
 from convkit.report.assemble import Dossier, write_reports
@@ -45,9 +43,9 @@ from convkit.serving.records import expected_files
 from convkit.serving.signature import SIGNATURE, Signer
 from convkit.serving.triton_model import same_interface, triton_files, write_warmup
 from convkit.sources.exported import Exported
-from convkit.spec.options import CheckOptions, MeasureMode, Precision
-from convkit.targets.onnxruntime import time_onnxruntime
+from convkit.spec.options import CheckOptions, Precision
 from convkit.targets.target import Compiled, Job
+from convkit.timing import time_models
 
 
 def convert(
@@ -141,6 +139,8 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
         gates=request.gates,
         samples=exported.samples,
         references=exported.references,
+        recorded=exported.samples if order.samples is not None else None,
+        runnable=narrowed.judged,
     )
     if target.emulated and evaluation is not None and (most := request.accuracy.max_drop_points) is not None:
         gate, files = evaluation.gate(most)
@@ -160,10 +160,10 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     if compiled.work is None and precision is not Precision.NONE:
         dossier.work = run(declared_work, final, samples=exported.samples, runnable=narrowed.judged)
     dossier.emulated = target.emulated and compiled.answers is None
-    dossier.timings = _measure(order, run, dossier, simplified.model, final)
+    dossier.speeds = time_models(order, run, dossier, simplified.model, final)
     dossier.complete = True
     if run.stages[-1].cached and timed(missed(dossier.gates())):  # a moment's noise must not be remembered for ever
-        dossier.timings = _measure(order, run, dossier, simplified.model, final, fresh=True)
+        dossier.speeds = time_models(order, run, dossier, simplified.model, final, fresh=True)
     _require_gates(dossier, final, compiled)
     return _publish(order, run, dossier, final, compiled, lock, signer)
 
@@ -247,26 +247,6 @@ def _check_hint(precision: Precision, options: CheckOptions) -> str:
     if precision.is_calibrated:
         return f"give more or better calibration data, another --calibration-method, a higher precision, or {allow}"
     return allow if precision is Precision.NONE else f"choose a higher precision, or {allow}"
-
-
-def _measure(
-    order: Order, run: Runner, dossier: Dossier, baseline: Model, final: Model, *, fresh: bool = False
-) -> dict[str, list[Timing]]:
-    """Time the source framework, the FP32 graph and the final model in alternation; `fresh`: whatever is remembered."""
-    mode = order.request.measure.mode
-    exported = dossier.exported
-    if mode is MeasureMode.NONE or exported is None:
-        return {}
-    seconds = PLANS[mode].seconds
-    contenders: dict[str, Contender[Timing]] = {}
-    if (of_source := order.source.contender(exported, seconds=seconds)) is not None:
-        contenders[exported.framework] = of_source
-    contenders[dossier.baseline_label] = Contender(time_onnxruntime, baseline, inputs=exported.samples, seconds=seconds)
-    if dossier.compiled is not None and dossier.compiled.timed is not None:
-        contenders[dossier.final_label] = dossier.compiled.timed(exported.samples, seconds)
-    elif not order.target.emulated:
-        contenders[dossier.final_label] = Contender(time_onnxruntime, final, inputs=exported.samples, seconds=seconds)
-    return measure_latency(run, contenders, mode, fresh=fresh)
 
 
 def _publish(

@@ -15,7 +15,7 @@ from convkit.errors import UsageError
 if TYPE_CHECKING:
     from convkit.comparing import Comparison
     from convkit.comparing_models import ModelComparison
-    from convkit.report.sheet import Section
+    from convkit.report.section import Section
 
 
 class Format(Enum):
@@ -118,7 +118,7 @@ def _releases(found: Comparison, form: Format) -> str:
     if form is Format.JSON:
         return _json(found)
     from convkit.report.changes_sheet import sections
-    from convkit.report.sheet import plain
+    from convkit.report.section import plain
 
     notes = [f"only in the earlier release: {plain(name)}" for name in found.missing]
     notes += [f"only in the later release: {plain(name)}" for name in found.added]
@@ -129,7 +129,7 @@ def _releases(found: Comparison, form: Format) -> str:
 def _models(found: ModelComparison, form: Format) -> str:
     if form is Format.JSON:
         return _json(found)
-    from convkit.report.sheet import plain
+    from convkit.report.section import plain
     from convkit.report.tensors_sheet import parting_sections, tensor_section
 
     sets = f"{found.cases} set{'s' * (found.cases != 1)} of inputs"

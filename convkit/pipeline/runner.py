@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar
@@ -14,7 +14,7 @@ import msgspec
 from convkit.errors import ConvkitError, InputError
 from convkit.pipeline.artifact import digest_bytes
 from convkit.pipeline.cache import Cache, Entry, artifacts_in, without_paths
-from convkit.pipeline.events import Event, Observer, StepFinished, StepStarted, Warned
+from convkit.pipeline.events import Event, Observer, StepFinished, StepProgress, StepStarted, Warned
 from convkit.pipeline.identity import code_digest, library_versions, machine_digest, others_code_digest
 from convkit.pipeline.isolation import OF_THIS_MACHINE
 from convkit.pipeline.kept import kept_folder
@@ -119,21 +119,34 @@ class Runner:
         return step.decode_result(entry.result)
 
     def alternate(
-        self, contenders: Sequence[Contender[R]], *, rounds: int, title: str, fresh: bool = False
+        self,
+        contenders: Sequence[Contender[R]],
+        *,
+        rounds: int,
+        title: str,
+        most: int | None = None,
+        enough: Callable[[Sequence[Sequence[R]]], bool] | None = None,
+        fresh: bool = False,
     ) -> list[list[R]]:
-        """Run every contender `rounds` times, in turn and in changing order, after one round that does not count.
+        """Run every contender in turn and in changing order, again and again, after one round that does not count.
 
-        `fresh` runs them even where the result is remembered, and remembers the new one in its place.
+        Args:
+            contenders: what to run.
+            rounds: how often.
+            title: what the report calls it.
+            most: go on up to so many rounds.
+            enough: is asked after every round from `rounds` on whether that suffices, with what has come of each so far.
+            fresh: run them even where the result is remembered, and remember the new one in its place.
 
         Returns, for each contender, its results in order. The whole is one observation.
         """
         stage = contenders[0].step.stage
         keys = [_key(contender.step, contender.arguments) for contender in contenders]
-        key = digest_bytes(msgspec.json.encode(["alternate", keys, rounds])).removeprefix("sha256:")
+        key = digest_bytes(msgspec.json.encode(["alternate", keys, rounds, most])).removeprefix("sha256:")
         with self.account(stage, title) as account:
             entry = None if fresh else self.cache.load(key)
             if entry is None:
-                entry = self.cache.store(key, self._alternate(contenders, rounds))
+                entry = self.cache.store(key, self._alternate(contenders, rounds, most or rounds, enough))
             else:
                 account.cached = True
             account.seconds, account.peak_bytes = entry.seconds, entry.peak_bytes
@@ -159,16 +172,27 @@ class Runner:
             self.warnings.append(event)
         self._observer(event)
 
-    def _alternate(self, contenders: Sequence[Contender[R]], rounds: int) -> Entry:
+    def _alternate(
+        self,
+        contenders: Sequence[Contender[R]],
+        rounds: int,
+        most: int,
+        enough: Callable[[Sequence[Sequence[R]]], bool] | None,
+    ) -> Entry:
         results: list[list[Any]] = [[] for _ in contenders]
+        decoded: list[list[R]] = [[] for _ in contenders]
         started, peak = time.perf_counter(), 0
-        for number in range(rounds + 1):
+        for number in range(most + 1):
+            if number > rounds and enough is not None and enough(decoded):
+                break
+            self.observe(StepProgress(done=number, total=most, text="rounds at most"))
             order = list(enumerate(contenders))
             for position, contender in order if number % 2 else reversed(order):
                 entry = self._run(contender.step, contender.arguments)
                 peak = max(peak, entry.peak_bytes)
                 if number:
                     results[position].append(entry.result)
+                    decoded[position].append(contender.step.decode_result(entry.result))
         seconds = time.perf_counter() - started
         return Entry(step="alternate", result=results, seconds=seconds, peak_bytes=peak)
 

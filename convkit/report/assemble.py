@@ -21,18 +21,17 @@ from convkit.graph.work import Work
 from convkit.measure.accuracy import Accuracy
 from convkit.measure.compare import Verification
 from convkit.measure.gates import Found, Gate, Verdict, judge
-from convkit.measure.latency import PLANS
 from convkit.measure.metrics import Metric
-from convkit.pipeline.allowance import cores, threads
+from convkit.pipeline.allowance import cores
 from convkit.pipeline.cache import write_atomically
 from convkit.pipeline.identity import cpu_name, library_version
 from convkit.pipeline.ownership import make_top_folder
 from convkit.pipeline.runner import Runner
-from convkit.pipeline.stopwatch import Timing
 from convkit.quantize.result import Quantized
-from convkit.report import document, statistics
+from convkit.report import document
 from convkit.report.document import Calibration, Caution, Check, Engine, Failure, Report, Role, Status, Subject
 from convkit.report.gates import latency_interval, low_precision, speedup_interval
+from convkit.report.speeds import Speeds
 from convkit.report.verdict import worsened
 from convkit.sources.exported import Exported
 from convkit.spec.options import CheckOptions, GateOptions, MeasureMode, Precision, SpeedupOver
@@ -79,7 +78,7 @@ class Dossier:
         self.final: tuple[Model, Census] | None = None
         self.compiled: Compiled | None = None
         self.checks: list[tuple[str, Verification]] = []
-        self.timings = {}
+        self.speeds = Speeds()
         self.calibration_source = "random"
         self.work: Work | None = None
         self.emulated = False
@@ -94,17 +93,6 @@ class Dossier:
         self.check_options = CheckOptions()
         self.complete = False
         """Whether everything has been measured that the gates are to be held against."""
-
-    @property
-    def timings(self) -> dict[str, list[Timing]]:
-        """Return what was timed: the rounds of each model, by its label."""
-        return self._timings
-
-    @timings.setter
-    def timings(self, timings: dict[str, list[Timing]]) -> None:
-        self._timings = timings
-        self._latencies: dict[str, document.Latency] = {}
-        """Summaries, each made once: gates and report both ask for them."""
 
     @property
     def baseline_label(self) -> str:
@@ -179,7 +167,9 @@ class Dossier:
                 parameters=exported.parameters,
             ),
             subjects=self._subjects(),
-            comparisons=self._comparisons(),
+            comparisons=self.speeds.comparisons,
+            self_check=self.speeds.self_check,
+            conditions=self.speeds.measurement.conditions if self.speeds.measurement.timings else None,
             checks=self._checks(),
             simplification=None
             if self.simplified is None
@@ -206,7 +196,7 @@ class Dossier:
         over = {SpeedupOver.BASELINE: self.baseline_label, SpeedupOver.SOURCE: self._framework}[
             self.gate_options.speedup_over
         ]
-        speedup = next((comparison for comparison in self._comparisons() if comparison.before == over), None)
+        speedup = next((comparison for comparison in self.speeds.comparisons if comparison.before == over), None)
         checks = [check for subject, check in self.checks if subject.startswith(self.final_label)]
         return Found(
             size_bytes=final.file_bytes if final and not self._deferred else None,
@@ -299,8 +289,6 @@ class Dossier:
         emulated: bool = False,
         work: Work | None = None,
     ) -> Subject:
-        rounds = self.timings.get(label)
-        batch = self._batch()
         return Subject(
             label=label,
             role=role,
@@ -309,50 +297,27 @@ class Dossier:
             nodes=census.nodes if census else None,
             operators=census.operators if census else None,
             initializer_bytes=census.weight_bytes if census else None,
-            latency=self._latency(label) if rounds else None,
-            throughput_per_s=statistics.throughput(rounds, batch=batch) if rounds else None,
+            latency=self.speeds.latency(label),
+            throughput_per_s=self.speeds.throughput(label),
             emulated=emulated,
             macs=work.macs if work else None,
             macs_seen_by=work.seen_by if work else None,
         )
 
-    def _latency(self, label: str) -> document.Latency:
-        if label not in self._latencies:
-            self._latencies[label] = statistics.latency(self.timings[label], batch=self._batch())
-        return self._latencies[label]
-
-    def _batch(self) -> int:
+    @property
+    def batch(self) -> int:
+        """Return how many samples one call takes, where the first dimension is fixed; else 1."""
         if self.exported is None:
             return 1
         first = self.exported.model.interface.inputs[0].dims[:1]
         return first[0] if first and isinstance(first[0], int) else 1
 
-    def _comparisons(self) -> tuple[document.Comparison, ...]:
-        after = self.timings.get(self.final_label)
-        if after is None:
-            return ()
-        return tuple(
-            statistics.compare(before, after, labels=(label, self.final_label))
-            for label, before in self.timings.items()
-            if label != self.final_label
-        )
-
     def _checks(self) -> tuple[Check, ...]:
         return tuple(checked(subject, self._framework, verification) for subject, verification in self.checks)
 
     def _measured_how(self) -> tuple[str, ...]:
-        how = []
-        if self.timings:
-            plan = PLANS[self.measure]
-            allowed = threads()
-            how_many = "default threads" if allowed is None else f"{allowed} threads, as many as may run"
-            how.append(
-                f"Latency: batch {self._batch()}, {plan.rounds} rounds of {plan.seconds:g} s for each model in turn, "
-                f"each in its own process with {how_many}, after one round that does not count; all calls count."
-            )
-        if self.emulated:
-            how.append(EMULATED)
-        return (*how, *(self.compiled.facts if self.compiled else ()))
+        emulated = (EMULATED,) if self.emulated else ()
+        return (*self.speeds.how(), *emulated, *(self.compiled.facts if self.compiled else ()))
 
 
 def staged(run: Runner) -> tuple[document.Stage, ...]:

@@ -6,7 +6,7 @@ import msgspec
 
 from convkit.report import units
 from convkit.report.document import Report, Role
-from convkit.report.sheet import plain
+from convkit.report.section import plain
 
 
 class Bar(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from convkit.report import units
 from convkit.report.changes import Change, Figure, ModelChanges, Release
-from convkit.report.sheet import Section, Table, plain_section
+from convkit.report.section import Section, Table, plain_section
 
 
 def sections(models: Iterable[ModelChanges]) -> Iterator[Section]:

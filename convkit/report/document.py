@@ -14,6 +14,7 @@ import msgspec
 
 from convkit.errors import ConvkitError, InputError
 from convkit.measure.compare import OutputDifference
+from convkit.measure.conditions import Conditions
 from convkit.measure.gates import Gate, Verdict
 from convkit.spec.damage import NOT_JSON
 
@@ -224,6 +225,17 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """The engine does not run on this machine; speed and outputs are those of its ONNX graph in ONNX Runtime."""
 
 
+class Finding(Enum):
+    """What a comparison of two speeds has shown."""
+
+    FASTER = "faster"
+    SLOWER = "slower"
+    SAME = "no difference"
+    """None that counts: the whole interval lies closer to 1 than `smallest`."""
+    INCONCLUSIVE = "inconclusive"
+    """The interval reaches from what counts to what does not, or there were too few rounds."""
+
+
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """The speed of two subjects, measured in alternation."""
 
@@ -234,10 +246,16 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """How many times as fast `after` is: above 1 it is faster, below 1 slower."""
     low: float
     high: float
-    """`low` and `high` bound the 95 % bootstrap interval of `speedup`."""
+    """`low` and `high` bound the 95 % interval of `speedup`."""
     rounds: int
-    conclusive: bool
-    """The interval excludes 1, and there were rounds enough to say so."""
+    finding: Finding
+    smallest: float = 0.015
+    """The share from which on a difference counts: more than the machine makes of the same model, measured twice."""
+
+    @property
+    def conclusive(self) -> bool:
+        """Tell whether a difference was found."""
+        return self.finding in (Finding.FASTER, Finding.SLOWER)
 
 
 class Simplification(msgspec.Struct, frozen=True, kw_only=True):
@@ -289,6 +307,10 @@ class Report(Result, frozen=True, kw_only=True, tag="convkit.report/1"):
     subjects: tuple[Subject, ...] = ()
     """In the order in which they are shown: source, baseline, final."""
     comparisons: tuple[Comparison, ...] = ()
+    self_check: Comparison | None = None
+    """The baseline against itself, measured twice in the same alternation: what they differ by is the machine's."""
+    conditions: Conditions | None = None
+    """What the machine did while speeds were measured; None where none were."""
     checks: tuple[Check, ...] = ()
     simplification: Simplification | None = None
     calibration: Calibration | None = None

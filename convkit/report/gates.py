@@ -5,9 +5,9 @@ from __future__ import annotations
 from convkit.errors import CheckError
 from convkit.graph.work import Work
 from convkit.measure.gates import Found, Gate, Interval, Verdict
+from convkit.measure.ratio import MIN_ROUNDS
 from convkit.report import units
 from convkit.report.document import Comparison, Latency, Subject
-from convkit.report.statistics import MIN_ROUNDS
 
 MISSED = (Verdict.FAILED, Verdict.INCONCLUSIVE)
 

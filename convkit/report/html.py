@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from convkit.report.bars import Bars, bars
 from convkit.report.document import Report
 from convkit.report.scatter import Scatter, scatter
-from convkit.report.sheet import Sheet, sheet, tone
+from convkit.report.section import tone
+from convkit.report.sheet import Sheet, sheet
 
 if TYPE_CHECKING:
     from markupsafe import Markup

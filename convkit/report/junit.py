@@ -15,7 +15,7 @@ from convkit.measure.gates import Gate, Verdict
 from convkit.report import units
 from convkit.report.document import Check, Report, Status
 from convkit.report.gates import asked, sentence
-from convkit.report.sheet import plain, printable
+from convkit.report.section import plain, printable
 
 _COUNTED = {"failures": "failure", "errors": "error", "skipped": "skipped"}
 

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 from convkit.report.document import Report
-from convkit.report.sheet import Section, Table, sheet
+from convkit.report.section import Section, Table
+from convkit.report.sheet import sheet
 
 _SPECIAL = re.compile(r"[\\`*_{}\[\]#|~$]")
 _LIST_MARK = re.compile(r"^(\d*)([-+.)])(?=[\s-]|$)")

@@ -6,7 +6,7 @@ import msgspec
 
 from convkit.report import units
 from convkit.report.document import Report, Trial
-from convkit.report.sheet import plain
+from convkit.report.section import plain
 
 _MARGIN = 0.08
 

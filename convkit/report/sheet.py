@@ -3,43 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 import msgspec
 
-from convkit.measure.gates import Verdict
 from convkit.report import gates, units
 from convkit.report.document import Check, Report, Role, Simplification, Status, Subject
-from convkit.report.verdict import finding, improved
+from convkit.report.section import Section, Table, facts, plain, plain_section
+from convkit.report.speed_sheet import how_sections, machine_sections, speed_sections
+from convkit.report.verdict import improved
 
-Tone = Literal["bad", "good", ""]
 EMULATED = (
     "{label} is emulated: its engine does not run here, and these are the figures of its ONNX graph in ONNX Runtime on "
     "this CPU."
 )
-
-
-class Table(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows of cells."""
-
-    columns: tuple[str, ...]
-    """Headings; empty for a list of facts, a name and its value in each row."""
-    rows: tuple[tuple[str, ...], ...]
-    align: str
-    """A letter for each column: l for words, which start at the left and may be broken; r for figures."""
-
-
-class Section(msgspec.Struct, frozen=True, kw_only=True):
-    """A heading, sentences and a table below it."""
-
-    key: str
-    """A name for the section, fit for an HTML id."""
-    title: str
-    lines: tuple[str, ...] = ()
-    table: Table | None = None
-    command: str = ""
-    detail: bool = False
-    """For those who want to know more; may be folded away."""
 
 
 class Sheet(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,41 +39,6 @@ def sheet(report: Report) -> Sheet:
         subtitle=plain(_subtitle(report)),
         better=tuple(map(plain, _better(report))),
         sections=tuple(plain_section(section) for section in _sections(report)),
-    )
-
-
-def tone(text: str) -> Tone:
-    """Tell whether a cell or line is bad or good news: by its words, which the renderers only colour."""
-    if "SLOWER" in text or "FAILED" in text or text in ("WORSE", Verdict.FAILED.value, Verdict.INCONCLUSIVE.value):
-        return "bad"
-    return "good" if text in ("passed", "faster", "better") else ""
-
-
-def plain(text: str) -> str:
-    """Return a text on one line, with what cannot be printed (or turns the writing direction) as escapes."""
-    return printable(" ".join(text.split()))
-
-
-def printable(text: str) -> str:
-    """Return a text with what cannot be printed, line breaks too, as escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def plain_section(section: Section) -> Section:
-    """Return a section whose texts are plain."""
-    table = section.table
-    if table is not None:
-        table = msgspec.structs.replace(
-            table,
-            columns=tuple(map(plain, table.columns)),
-            rows=tuple(tuple(map(plain, row)) for row in table.rows),
-        )
-    return msgspec.structs.replace(
-        section,
-        title=plain(section.title),
-        lines=tuple(map(plain, section.lines)),
-        table=table,
-        command=printable(section.command),
     )
 
 
@@ -126,14 +67,10 @@ def _better(report: Report) -> Iterator[str]:
 
 def _sections(report: Report) -> Iterator[Section]:
     for make in (
-        _warnings, _before_after, _speed, _gates, _choice, _accuracy, _search, _numbers, _result, _calibration,
-        _operators, _steps, _source, _where, _how,
+        _warnings, _before_after, speed_sections, _gates, _choice, _accuracy, _search, _numbers, _result, _calibration,
+        _operators, _steps, _source, machine_sections, how_sections,
     ):  # fmt: skip
         yield from make(report)
-
-
-def _facts(*pairs: tuple[str, str | None]) -> Table:
-    return Table(columns=(), rows=tuple((name, value) for name, value in pairs if value), align="ll")
 
 
 def _subtitle(report: Report) -> str:
@@ -147,7 +84,7 @@ def _subtitle(report: Report) -> str:
 def _result(report: Report) -> Iterator[Section]:
     verification = report.verification
     checked = None if verification is None else "passed" if verification.passed else "FAILED"
-    table = _facts(
+    table = facts(
         ("model", report.model),
         ("engine", report.engine.value),
         ("numerical check", checked),
@@ -218,21 +155,6 @@ def _heading(subject: Subject) -> str:
     return f"{subject.label} ({role})"
 
 
-def _speed(report: Report) -> Iterator[Section]:
-    if report.comparisons:
-        rows = tuple(
-            (
-                f"{comparison.after} against {comparison.before}",
-                f"{units.ratio(comparison.speedup)} ×",
-                f"{units.ratio(comparison.low)} to {units.ratio(comparison.high)}",
-                finding(comparison),
-            )
-            for comparison in report.comparisons
-        )
-        table = Table(columns=("", "speed", "95% interval", "finding"), rows=rows, align="lrrl")
-        yield Section(key="speed", title="Speed", table=table)
-
-
 def _gates(report: Report) -> Iterator[Section]:
     if report.gates:
         rows = tuple((gate.name, gates.asked(gate), gates.found(gate), gate.verdict.value) for gate in report.gates)
@@ -251,7 +173,7 @@ def _accuracy(report: Report) -> Iterator[Section]:
         *((EMULATED.format(label=label),) if accuracy.emulated and accuracy.final is not None else ()),
     )
     asked = None if accuracy.max_drop is None else f"at most {units.accuracy(accuracy.max_drop, accuracy.metric)}"
-    table = _facts(
+    table = facts(
         (report.source.framework if report.source else "source", units.accuracy(accuracy.source, accuracy.metric)),
         (label, None if accuracy.final is None else units.accuracy(accuracy.final, accuracy.metric)),
         ("lost", None if accuracy.drop is None else units.accuracy(accuracy.drop, accuracy.metric)),
@@ -343,7 +265,7 @@ def _operator_columns(report: Report) -> list[tuple[str, dict[str, int]]]:
 
 def _calibration(report: Report) -> Iterator[Section]:
     if report.calibration is not None:
-        table = _facts(
+        table = facts(
             ("method", report.calibration.method),
             ("samples", units.count(report.calibration.samples)),
             ("data", report.calibration.source),
@@ -372,7 +294,7 @@ def _steps(report: Report) -> Iterator[Section]:
 
 def _source(report: Report) -> Iterator[Section]:
     if (source := report.source) is not None:
-        table = _facts(
+        table = facts(
             ("name", source.name),
             ("kind", source.kind),
             ("framework", source.framework),
@@ -381,27 +303,3 @@ def _source(report: Report) -> Iterator[Section]:
             ("digest", source.digest),
         )
         yield Section(key="source", title="Source", table=table, detail=True)
-
-
-def _where(report: Report) -> Iterator[Section]:
-    machine = report.machine
-    libraries = ", ".join(f"{name} {version}" for name, version in report.libraries.items())
-    if machine is None:
-        table = _facts(("libraries", libraries))
-    else:
-        table = _facts(
-            ("processor", machine.cpu),
-            ("cores", units.count(machine.cores)),
-            ("memory", units.size(machine.memory_bytes)),
-            ("system", machine.os),
-            ("Python", machine.python),
-            ("libraries", libraries),
-        )
-    if table.rows:
-        yield Section(key="machine", title="Machine and libraries", table=table, detail=True)
-
-
-def _how(report: Report) -> Iterator[Section]:
-    if report.measured_how or report.rerun:
-        lines = report.measured_how + (("This measures again:",) if report.rerun else ())
-        yield Section(key="how", title="How it was measured", lines=lines, command=report.rerun)

@@ -1,4 +1,4 @@
-"""Latencies in figures: percentiles, and bootstrap intervals whose resampling unit is the round.
+"""Latencies in figures: percentiles, bootstrap intervals whose resampling unit is the round, and what is faster.
 
 Calls of one round share what the machine did meanwhile (frequency, neighbours, caches) and are no independent
 draws; rounds, measured in alternation and some time apart, nearly are. So rounds are drawn with replacement, each
@@ -20,8 +20,10 @@ from collections.abc import Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
+from convkit.measure.latency import SMALLEST
+from convkit.measure.ratio import LEVEL, MIN_ROUNDS, Ratio, ratio
 from convkit.pipeline.stopwatch import Timing
-from convkit.report.document import Comparison, Latency
+from convkit.report.document import Comparison, Finding, Latency
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,10 +32,6 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Integers = npt.NDArray[np.int64]
 
-LEVEL = 0.95
-"""Confidence of every interval."""
-MIN_ROUNDS = 6
-"""Fewer rounds are never conclusive: that n ratios lie on one side of 1 by chance has the odds 2 / 2**n."""
 RESAMPLES = 5000
 
 _SEED = 20260101
@@ -81,44 +79,57 @@ def median_interval(rounds: Sequence[Timing], *, level: float = LEVEL) -> tuple[
 
 
 def compare(
-    before: Sequence[Timing], after: Sequence[Timing], *, labels: tuple[str, str], level: float = LEVEL
+    before: Sequence[Timing], after: Sequence[Timing], *, labels: tuple[str, str], smallest: float = SMALLEST
 ) -> Comparison:
     """Compare two contenders that were measured in alternation, round i of one beside round i of the other.
 
-    The speedup is the geometric mean over rounds of r(i) = median(before(i)) / median(after(i)): what both sides of
-    a round suffered cancels. Its interval is the bootstrap interval of mean(log r), raised to e.
+    A difference is found where the whole interval of `ratio` lies beyond `smallest`, and none where the whole of it
+    lies within.
 
     Args:
         before, after: the same number of rounds, each with at least one call.
         labels: of `before` and of `after`, as the report's subjects are called.
+        smallest: the share from which on a difference counts.
     """
-    import numpy as np
-
-    pairs = zip(before, after, strict=True)
-    logs = np.array([math.log(_median(one) / _median(other)) for one, other in pairs])
-    means = _draw(len(logs)) @ logs / len(logs)
-    low, high = (math.exp(bound) for bound in _expanded_interval(means, len(logs), level))
+    found = ratio(before, after)
     return Comparison(
         before=labels[0],
         after=labels[1],
-        speedup=math.exp(float(logs.mean())),
-        low=low,
-        high=high,
-        rounds=len(logs),
-        conclusive=len(logs) >= MIN_ROUNDS and not low <= 1 <= high,
+        speedup=found.value,
+        low=found.low,
+        high=found.high,
+        rounds=found.rounds,
+        finding=_finding(found, smallest),
+        smallest=smallest,
     )
+
+
+def _finding(found: Ratio, smallest: float) -> Finding:
+    if found.rounds < MIN_ROUNDS:
+        return Finding.INCONCLUSIVE
+    if found.low > 1 + smallest:
+        return Finding.FASTER
+    if found.high < 1 / (1 + smallest):
+        return Finding.SLOWER
+    within = 1 / (1 + smallest) <= found.low and found.high <= 1 + smallest
+    return Finding.SAME if within else Finding.INCONCLUSIVE
+
+
+def smallest_difference(itself: Comparison | None) -> float:
+    """Return the share from which on a difference counts: more than what a model differs by from itself.
+
+    Args:
+        itself: a model against itself, measured as if it were two; None where that was not done.
+    """
+    if itself is None or not itself.conclusive:
+        return SMALLEST
+    return max(SMALLEST, math.exp(abs(math.log(itself.speedup))) - 1)
 
 
 def _all_calls(rounds: Sequence[Timing]) -> Floats:
     import numpy as np
 
     return np.concatenate([np.asarray(timing.latencies_ns, dtype=np.float64) for timing in rounds])
-
-
-def _median(timing: Timing) -> float:
-    import numpy as np
-
-    return float(np.median(timing.latencies_ns))
 
 
 def _draw(rounds: int) -> Integers:

@@ -8,7 +8,7 @@ from convkit.measure.bisect import Parting
 from convkit.measure.compare import OutputDifference
 from convkit.measure.tensors import TensorDifference
 from convkit.report import units
-from convkit.report.sheet import Section, Table, plain_section
+from convkit.report.section import Section, Table, plain_section
 
 SHOWN = 30
 """Rows of the table where not all are asked for; outputs are always in it."""

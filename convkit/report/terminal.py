@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from convkit.report.document import Report
-from convkit.report.sheet import Section, Table, Tone, sheet, tone
+from convkit.report.section import Section, Table, Tone, tone
+from convkit.report.sheet import sheet
 
 if TYPE_CHECKING:
     import rich.table

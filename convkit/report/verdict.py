@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from convkit.measure.compare import OutputDifference
+from convkit.measure.ratio import MIN_ROUNDS
 from convkit.report import units
-from convkit.report.document import Check, Comparison, Report, Role, Subject
+from convkit.report.document import Check, Comparison, Finding, Report, Role, Subject
 
 _LARGER_FROM = 1.01
 """Files this many times as large are called larger; less is a header's worth."""
+
+
+_UNSURE_FROM = 3
+"""An interval whose ends lie this many times apart says no more than that it is at least the nearer one."""
 
 
 def worsened(report: Report) -> tuple[str, ...]:
@@ -30,20 +35,31 @@ def compared(report: Report, comparison: Comparison) -> str:
     """Say in one sentence what a comparison found, with its interval."""
     before, after = _p50(report, comparison.before), _p50(report, comparison.after)
     medians = f"; p50 {after} against {before}" if before and after else ""
-    speedup, low, high = comparison.speedup, comparison.low, comparison.high
-    if speedup < 1:
-        speedup, low, high, words = 1 / speedup, 1 / high, 1 / low, "takes {} times as long as"
+    value, low, high = comparison.speedup, comparison.low, comparison.high
+    if value < 1:
+        value, low, high, words = 1 / value, 1 / high, 1 / low, "takes {} times as long as"
     else:
         words = "is {} times as fast as"
+    how_much = f"at least {units.ratio(low)}" if low > 1 and high > low * _UNSURE_FROM else units.ratio(value)
     interval = f"95% interval {units.ratio(low)} to {units.ratio(high)}"
-    return f"{comparison.after} {words.format(units.ratio(speedup))} {comparison.before} ({interval}{medians})"
+    return f"{comparison.after} {words.format(how_much)} {comparison.before} ({interval}{medians})"
+
+
+def speedup(comparison: Comparison) -> str:
+    """Return how many times as fast the second model is; of an interval that is all too wide, its nearer end."""
+    low, high = comparison.low, comparison.high
+    if high <= low * _UNSURE_FROM or low <= 1 <= high:
+        return f"{units.ratio(comparison.speedup)} ×"
+    return f"≥ {units.ratio(low)} ×" if low > 1 else f"≤ {units.ratio(high)} ×"
 
 
 def finding(comparison: Comparison) -> str:
     """Say in a word or two what a comparison found."""
-    if comparison.conclusive:
-        return "faster" if comparison.speedup > 1 else "SLOWER"
-    return "no difference found" if comparison.low <= 1 <= comparison.high else "too few rounds"
+    if comparison.rounds < MIN_ROUNDS:
+        return "too few rounds"
+    if comparison.finding is Finding.SAME:
+        return f"less than {100 * comparison.smallest:.3g} %"
+    return "SLOWER" if comparison.finding is Finding.SLOWER else comparison.finding.value
 
 
 def _p50(report: Report, label: str) -> str:

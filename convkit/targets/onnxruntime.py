@@ -17,11 +17,14 @@ from convkit.targets.target import Compiled, Job, Refusal
 
 
 @observation(version=1, stage="measure", title="Time ONNX Runtime", needs="onnx")
-def time_onnxruntime(model: Model, *, inputs: Tensors, seconds: float) -> Timing:
-    """Time one session with default threads on the first case of `inputs`, copies of inputs and outputs included."""
-    session = kept_session(model.path, key=model.files.digest)
+def time_onnxruntime(model: Model, *, inputs: Tensors, seconds: float, session: int = 0) -> Timing:
+    """Time a session with default threads on the first case of `inputs`, copies of inputs and outputs included.
+
+    The same model may be timed in several sessions, which are numbered.
+    """
+    kept = kept_session(model.path, key=f"{model.files.digest} {session}")
     case = next(iter(inputs))
-    return time_calls(lambda: session.run(None, case), seconds)
+    return time_calls(lambda: kept.run(None, case), seconds)
 
 
 class OnnxRuntime:

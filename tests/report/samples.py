@@ -15,6 +15,7 @@ from convkit.report.document import (
     Comparison,
     Engine,
     Failure,
+    Finding,
     Latency,
     Machine,
     OutputDifference,
@@ -132,9 +133,11 @@ def faster_report(**changes: Any) -> Report:
             ),
         ),
         comparisons=(
-            Comparison(before=TORCH, after=INT8, speedup=3.88, low=3.79, high=3.97, rounds=12, conclusive=True),
-            Comparison(before=FP32, after=INT8, speedup=3.22, low=3.15, high=3.29, rounds=12, conclusive=True),
-            Comparison(before=TORCH, after=FP32, speedup=1.012, low=0.981, high=1.043, rounds=12, conclusive=False),
+            Comparison(before=TORCH, after=INT8, speedup=3.88, low=3.79, high=3.97, rounds=12, finding=Finding.FASTER),
+            Comparison(before=FP32, after=INT8, speedup=3.22, low=3.15, high=3.29, rounds=12, finding=Finding.FASTER),
+            Comparison(
+                before=TORCH, after=FP32, speedup=1.012, low=0.981, high=1.043, rounds=12, finding=Finding.INCONCLUSIVE
+            ),
         ),
         checks=(
             Check(
@@ -187,8 +190,12 @@ def slower_report() -> Report:
         precision="dynamic",
         subjects=(source, baseline, slow),
         comparisons=(
-            Comparison(before=TORCH, after=INT8, speedup=0.1917, low=0.188, high=0.196, rounds=12, conclusive=True),
-            Comparison(before=FP32, after=INT8, speedup=0.1589, low=0.155, high=0.163, rounds=12, conclusive=True),
+            Comparison(
+                before=TORCH, after=INT8, speedup=0.1917, low=0.188, high=0.196, rounds=12, finding=Finding.SLOWER
+            ),
+            Comparison(
+                before=FP32, after=INT8, speedup=0.1589, low=0.155, high=0.163, rounds=12, finding=Finding.SLOWER
+            ),
         ),
     )
 

@@ -23,7 +23,7 @@ FACTS = (
     "torch 2.13.0", "ONNX FP32", "ONNX INT8",
     "97.8 MiB", "97.4 MiB", "24.7 MiB", "25,557,032", "25,503,912", "24.5 MiB",
     "46.2 ms", "38.3 ms", "11.9 ms", "11.7 ms", "12.1 ms", "13.0 ms", "15.6 ms", "12.3 ms", "81.6/s", "1,430",
-    "3.88 ×", "3.79 to 3.97", "3.22 ×", "1.012 ×", "0.981 to 1.043", "faster", "no difference found",
+    "3.88 ×", "3.79 to 3.97", "3.22 ×", "1.012 ×", "0.981 to 1.043", "faster", "inconclusive",
     "min-sqnr", "22.64", "passed", "min-speedup", "deferred",
     "32 samples are few: 100 and more are usual", "calibrate.few-samples",
     "|a - b| <= 0.0001 + 0.001 |b|", "SQNR >= 20 dB", "3.1e-07", "1.000000", "131 dB", "exact",

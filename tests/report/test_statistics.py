@@ -9,6 +9,7 @@ import pytest
 
 from convkit.pipeline.stopwatch import Timing
 from convkit.report import statistics
+from convkit.report.document import Finding
 
 LABELS = ("before", "after")
 
@@ -64,14 +65,33 @@ def test_the_interval_of_a_speedup_holds_the_truth_about_95_times_in_100() -> No
     assert 0.91 <= held / 300 <= 0.985
 
 
-def test_two_runs_of_the_same_model_are_seldom_called_different() -> None:
+def test_two_runs_of_the_same_model_are_never_called_different_and_no_difference_where_that_is_sure() -> None:
     generator = np.random.default_rng(9)
-    wrong = 0
-    for _ in range(200):
-        before, after = (timings(generator, generator.normal(0, 0.02, 12)) for _ in range(2))
-        wrong += statistics.compare(before, after, labels=LABELS).conclusive
+    found = [
+        statistics.compare(
+            *(timings(generator, generator.normal(0, scatter, 30), calls=400) for _ in range(2)), labels=LABELS
+        ).finding
+        for scatter in (0.008,) * 100 + (0.05,) * 100
+    ]
 
-    assert wrong / 200 <= 0.09
+    assert set(found) == {Finding.SAME, Finding.INCONCLUSIVE}
+    assert found[:100].count(Finding.SAME) >= 99
+    assert found[100:].count(Finding.INCONCLUSIVE) >= 90
+
+
+def test_a_machine_that_is_not_steady_takes_small_differences_back() -> None:
+    def rounds(median_ms: float) -> list[Timing]:
+        return [Timing(latencies_ns=(int(median_ms * 1e6) + n,)) for n in range(12)]
+
+    itself = statistics.compare(rounds(2.0), rounds(2.1), labels=LABELS)
+    smallest = statistics.smallest_difference(itself)
+
+    assert itself.finding is Finding.SLOWER
+    assert smallest == pytest.approx(0.05, rel=1e-3)
+    assert statistics.compare(rounds(2.08), rounds(2.0), labels=LABELS).finding is Finding.FASTER
+    assert statistics.compare(rounds(2.08), rounds(2.0), labels=LABELS, smallest=smallest).finding is Finding.SAME
+    assert statistics.compare(rounds(2.2), rounds(2.0), labels=LABELS, smallest=smallest).finding is Finding.FASTER
+    assert statistics.smallest_difference(None) == statistics.SMALLEST
 
 
 def test_a_tenth_slower_is_found_though_the_machine_drifts_by_more() -> None:
@@ -87,7 +107,7 @@ def test_a_tenth_slower_is_found_though_the_machine_drifts_by_more() -> None:
     assert (comparison.before, comparison.after, comparison.rounds) == ("ONNX FP32", "ONNX INT8", 12)
 
 
-def test_the_speedup_is_the_geometric_mean_of_the_rounds_ratios() -> None:
+def test_the_speedup_of_two_rounds_is_the_geometric_mean_of_their_ratios() -> None:
     before = [Timing(latencies_ns=(8_000,)), Timing(latencies_ns=(9_000,))]
     after = [Timing(latencies_ns=(2_000,)), Timing(latencies_ns=(9_000,))]
 
@@ -99,7 +119,7 @@ def test_few_rounds_are_never_conclusive_however_clear_they_look() -> None:
         slow, fast = (
             [Timing(latencies_ns=(value + n, value)) for n in range(rounds)] for value in (9_000_000, 1_000_000)
         )
-        return statistics.compare(slow, fast, labels=LABELS).conclusive
+        return bool(statistics.compare(slow, fast, labels=LABELS).conclusive)
 
     assert compared(statistics.MIN_ROUNDS)
     assert not compared(statistics.MIN_ROUNDS - 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from convkit.report.document import Comparison, Role, Status
+from convkit.report.document import Comparison, Finding, Role, Status
 from convkit.report.verdict import finding, improved, worsened
 from tests.report.samples import FP32, INT8, TORCH, failed_report, faster_report, slower_report, with_verdict
 
@@ -33,17 +33,20 @@ def test_faster_and_smaller_is_said_too() -> None:
 
 
 def test_a_comparison_that_is_not_conclusive_makes_nothing_slower_or_faster() -> None:
-    unclear = Comparison(before=FP32, after=INT8, speedup=0.97, low=0.93, high=1.02, rounds=12, conclusive=False)
+    unclear = Comparison(
+        before=FP32, after=INT8, speedup=0.97, low=0.93, high=1.02, rounds=12, finding=Finding.INCONCLUSIVE
+    )
     report = with_verdict(faster_report(), comparisons=(unclear,))
 
     assert "SLOWER" not in first_words(report.worse)
     assert "Faster" not in first_words(improved(report))
-    assert finding(unclear) == "no difference found"
-    assert finding(replace(unclear, high=0.99)) == "too few rounds"
+    assert finding(unclear) == "inconclusive"
+    assert finding(replace(unclear, rounds=5)) == "too few rounds"
+    assert finding(replace(unclear, finding=Finding.SAME)) == "less than 1.5 %"
 
 
 def test_the_baseline_may_be_slower_than_the_source_without_a_word_on_the_final_model() -> None:
-    other = Comparison(before=TORCH, after=FP32, speedup=0.5, low=0.49, high=0.51, rounds=12, conclusive=True)
+    other = Comparison(before=TORCH, after=FP32, speedup=0.5, low=0.49, high=0.51, rounds=12, finding=Finding.SLOWER)
 
     assert "SLOWER" not in first_words(with_verdict(faster_report(), comparisons=(other,)).worse)
 

@@ -1,0 +1,68 @@
+"""How fast it is, where that was measured and how, as sections of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from convkit.measure.conditions import Conditions
+from convkit.report import units
+from convkit.report.document import Report
+from convkit.report.section import Section, Table, facts
+from convkit.report.verdict import finding, speedup
+
+
+def speed_sections(report: Report) -> Iterator[Section]:
+    """Lay out the comparisons, with the model against itself as the last of them."""
+    if report.comparisons:
+        comparisons = (*report.comparisons, *((report.self_check,) if report.self_check else ()))
+        rows = tuple(
+            (
+                f"{comparison.after} against {comparison.before}",
+                speedup(comparison),
+                f"{units.ratio(comparison.low)} to {units.ratio(comparison.high)}",
+                finding(comparison),
+            )
+            for comparison in comparisons
+        )
+        table = Table(columns=("", "speed", "95% interval", "finding"), rows=rows, align="lrrl")
+        yield Section(key="speed", title="Speed", table=table)
+
+
+def machine_sections(report: Report) -> Iterator[Section]:
+    """Lay out where it was measured, and what the machine did meanwhile."""
+    machine = report.machine
+    libraries = ", ".join(f"{name} {version}" for name, version in report.libraries.items())
+    if machine is None:
+        table = facts(("libraries", libraries))
+    else:
+        table = facts(
+            ("processor", machine.cpu),
+            ("cores", units.count(machine.cores)),
+            ("memory", units.size(machine.memory_bytes)),
+            ("system", machine.os),
+            ("Python", machine.python),
+            *_meanwhile(report.conditions),
+            ("libraries", libraries),
+        )
+    if table.rows:
+        yield Section(key="machine", title="Machine and libraries", table=table, detail=True)
+
+
+def _meanwhile(conditions: Conditions | None) -> Iterator[tuple[str, str | None]]:
+    if conditions is None:
+        return
+    if conditions.load_before is not None and conditions.load_after is not None:
+        yield "load average", f"{conditions.load_before:.2f} before, {conditions.load_after:.2f} after measuring"
+    if conditions.mhz_low is not None and conditions.mhz_high is not None:
+        low, high = (f"{clock:,.0f}" for clock in (conditions.mhz_low, conditions.mhz_high))
+        yield "clock", f"{low} MHz" if low == high else f"{low} to {high} MHz"
+    yield "governor", conditions.governor
+    if conditions.stolen is not None:
+        yield "taken by the host", f"{100 * conditions.stolen:.2g} % of the time"
+
+
+def how_sections(report: Report) -> Iterator[Section]:
+    """Lay out how the figures came about, and the command that measures again."""
+    if report.measured_how or report.rerun:
+        lines = report.measured_how + (("This measures again:",) if report.rerun else ())
+        yield Section(key="how", title="How it was measured", lines=lines, command=report.rerun)

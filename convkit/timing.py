@@ -1,0 +1,45 @@
+"""How fast it is, before and after: the models that a conversion times beside one another."""
+
+from __future__ import annotations
+
+from convkit.graph.model import Model
+from convkit.measure.latency import PLANS, measure_latency
+from convkit.order import Order
+from convkit.pipeline.runner import Contender, Runner
+from convkit.pipeline.stopwatch import Timing
+from convkit.report.assemble import Dossier
+from convkit.report.speeds import Speeds
+from convkit.spec.options import MeasureMode
+from convkit.targets.onnxruntime import time_onnxruntime
+
+
+def time_models(
+    order: Order, run: Runner, dossier: Dossier, baseline: Model, final: Model, *, fresh: bool = False
+) -> Speeds:
+    """Time the source framework, the FP32 graph, the final model, and the FP32 graph once more, in alternation.
+
+    Args:
+        order: what is asked for.
+        run: runs and remembers the measurement.
+        dossier: what the models are called; the exported model and its samples, and what the target made of it.
+        baseline: the FP32 graph.
+        final: the graph that the target was given.
+        fresh: measure whatever is remembered.
+    """
+    mode = order.request.measure.mode
+    exported = dossier.exported
+    if mode is MeasureMode.NONE or exported is None:
+        return Speeds()
+    seconds = PLANS[mode].seconds
+    contenders: dict[str, Contender[Timing]] = {}
+    if (of_source := order.source.contender(exported, seconds=seconds)) is not None:
+        contenders[exported.framework] = of_source
+    samples = exported.samples
+    contenders[dossier.baseline_label] = Contender(time_onnxruntime, baseline, inputs=samples, seconds=seconds)
+    if dossier.compiled is not None and dossier.compiled.timed is not None:
+        contenders[dossier.final_label] = dossier.compiled.timed(samples, seconds)
+    elif not order.target.emulated:
+        contenders[dossier.final_label] = Contender(time_onnxruntime, final, inputs=samples, seconds=seconds)
+    again = Contender(time_onnxruntime, baseline, inputs=samples, seconds=seconds, session=1)
+    measurement = measure_latency(run, contenders, mode, again=(dossier.baseline_label, again), fresh=fresh)
+    return Speeds(measurement, final=dossier.final_label, batch=dossier.batch, mode=mode)
