@@ -42,5 +42,6 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=30m --retries=3 \
     CMD ["curl", "--fail", "--silent", "http://localhost:8000/v2/health/ready"]
 # NVIDIA's own entrypoint sets the driver's compatibility libraries up; it and convkit end in exec, so that the
 # server is the container's process 1 and is told to stop itself.
-ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "/opt/convkit/bin/convkit", "build", "/models", "--all", "--into", "/engines", "--exec"]
-CMD ["tritonserver --model-repository=/engines"]
+ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "/opt/convkit/bin/convkit", "build", "/models", "--all", "--into", "/engines", \
+    "--exec", "tritonserver", "--"]
+CMD ["--model-repository=/engines"]

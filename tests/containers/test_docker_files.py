@@ -199,8 +199,8 @@ def test_kubernetes_does_in_two_containers_what_the_image_does_in_one() -> None:
 
     built = [*engines["command"], *engines["args"]]
     served = [*triton["command"], *triton["args"]]
-    assert [*built, "--exec"] == entrypoint
-    assert [*entrypoint[:1], *" ".join(command).split()] == served
+    assert [*built, "--exec", "tritonserver", "--"] == entrypoint
+    assert [entrypoint[0], "tritonserver", *command] == served
     assert engines["image"] == triton["image"]
     assert engines["resources"] == triton["resources"], "the GPU that builds is like the one that serves"
     assert triton["resources"]["limits"]["nvidia.com/gpu"] == "1"

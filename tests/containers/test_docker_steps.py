@@ -138,20 +138,24 @@ def test_a_container_started_by_root_works_as_the_owner_of_the_target(converter:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    """The Triton image with the example's model, its packages those of the tests."""
+def built_server(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders of the Triton image with the example's model, its packages those of the tests."""
     folder = tmp_path_factory.mktemp("server") / "stages"
     (folder / "wheel" / "wheels").mkdir(parents=True)
-    return with_convkit_of_the_tests(build(SERVE, folder, python=python_of_the_tests, skip=installs))
+    return with_convkit_of_the_tests(build(SERVE, folder, python=python_of_the_tests, skip=installs)).folder
 
 
-def entry(image: Image) -> list[str]:
-    """Return what the image starts, without NVIDIA's own entrypoint, which is in the base image."""
-    return [*image_words("ENTRYPOINT")[1:], *image_words("CMD")]
+@pytest.fixture
+def server(built_server: Path, tmp_path: Path) -> Image:
+    """One container of that image."""
+    image = Image(tmp_path / "container", SERVE.final.base)
+    shutil.copytree(built_server, image.folder, symlinks=True, dirs_exist_ok=True)
+    image.variables = {each.text.partition("=")[0]: each.text.partition("=")[2] for each in SERVE.final.all("ENV")}
+    return image
 
 
-def image_words(keyword: str) -> list[str]:
-    return SERVE.final.last(keyword).words()
+ENTRY = [*SERVE.final.last("ENTRYPOINT").words()[1:], *SERVE.final.last("CMD").words()]
+"""What the image starts, without NVIDIA's own entrypoint, which is in the base image."""
 
 
 def test_the_server_image_holds_the_converted_model_and_its_pending_engine(server: Image) -> None:
@@ -174,7 +178,7 @@ def a_server(image: Image) -> Path:
 def test_without_a_gpu_the_server_is_not_started_and_what_is_missing_is_said(server: Image) -> None:
     notes = a_server(server)
 
-    status, _, stderr = server.run(entry(server))
+    status, _, stderr = server.run(ENTRY)
 
     assert status == MISSING
     assert "TensorRT" in stderr
@@ -183,15 +187,13 @@ def test_without_a_gpu_the_server_is_not_started_and_what_is_missing_is_said(ser
 
 
 def test_where_nothing_is_pending_the_server_takes_the_place_of_convkit_and_is_told_to_stop(
-    server: Image, tmp_path: Path
+    server: Image,
 ) -> None:
     """The repository is ONNX Runtime's, where nothing waits for a GPU. docker stop sends SIGTERM."""
     notes = a_server(server)
-    shutil.rmtree(server.path("/models"))
-    words = ["convkit", "convert", str(SAMPLES / "digits_cnn"), "--trust", "--measure", "none", "-o", "/models"]
-    assert server.run(words)[0] == 0
+    with_onnx_runtime_instead(server)
 
-    process = server.start(entry(server))
+    process = server.start(ENTRY)
     deadline = time.monotonic() + 60
     while not notes.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -203,6 +205,15 @@ def test_where_nothing_is_pending_the_server_takes_the_place_of_convkit_and_is_t
     assert "sleep" in command, "the process that Docker started is the server now"
     assert process.returncode == -signal.SIGTERM
     assert server.path("/engines/digits_cnn/1/model.onnx").is_file()
+
+
+def with_onnx_runtime_instead(image: Image) -> None:
+    """Put the example's model, converted for ONNX Runtime, in the place of the one whose engine is pending."""
+    shutil.copytree(SAMPLES / "digits_cnn", image.path("/source"))
+    shutil.rmtree(image.path("/models"))
+    words = ["convkit", "convert", "/source", "--name", "digits_cnn", "--trust", "--measure", "none", "-o", "/models"]
+    status, _, stderr = image.run(words)
+    assert status == 0, stderr
 
 
 @pytest.mark.soak
@@ -237,7 +248,7 @@ def test_installed_as_the_dockerfile_does_the_server_image_holds_the_model_and_a
     image = build(SERVE, tmp_path, python=fresh_python)
     notes = a_server(image)
 
-    status, _, stderr = image.run(entry(image))
+    status, _, stderr = image.run(ENTRY)
 
     model = image.path("/models/digits_cnn")
     hold_config_to_model(read_config(model / "config.pbtxt"), model / "pending" / "1" / "model.onnx")
