@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from convkit.errors import InputError
+from convkit.graph.work import NodeWork
 from convkit.pipeline.artifact import digest_file
 from convkit.pipeline.cache import write_atomically
 from convkit.spec.damage import NOT_JSON
@@ -99,6 +100,8 @@ class BuildPlan(msgspec.Struct, frozen=True, kw_only=True):
     accuracy: AccuracyGate | None = None
     """None where no drop of accuracy was bounded."""
     versions: VersionRange = VersionRange()
+    work: dict[str, NodeWork] = {}
+    """The work of each node of the graph, so that the engine's layers tell how much of it runs in low precision."""
 
     @property
     def files(self) -> dict[str, str]:

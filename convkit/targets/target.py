@@ -10,9 +10,10 @@ from typing import Protocol
 import msgspec
 
 from convkit.errors import UsageError
+from convkit.graph.engine_layers import EngineLayers, Placed
 from convkit.graph.model import Model, Tensors
 from convkit.graph.quant_profile import QuantProfile
-from convkit.graph.work import Work
+from convkit.graph.work import NodeWork, Work
 from convkit.pipeline.artifact import Artifact
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.stopwatch import Timing
@@ -58,6 +59,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     samples: Tensors
     references: Tensors
     """Inputs, and the source framework's outputs for them."""
+    recorded: Tensors | None = None
+    """The inputs where they are the user's own, whose shapes are those that will come; None: they were drawn."""
+    runnable: Model | None = None
+    """A graph of the same nodes that ONNX Runtime runs here, where it has no kernels for the model's own."""
+    work: Mapping[str, NodeWork] = {}
+    """The work of each node of the model, where that was counted."""
 
 
 class Accelerator(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +96,10 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     """How a built engine is timed on inputs for so many seconds, where it runs on this machine."""
     work: Work | None = None
     """What the runtime's compiled graph runs in which precision, where that can be seen here."""
+    layers: EngineLayers | None = None
+    """The layers of a built engine, where it tells them."""
+    placed: tuple[Placed, ...] = ()
+    """Where in them the model's nodes run."""
     parameters: Mapping[str, str] = {}
     """Triton's `parameters` for the backend."""
     accelerator: Accelerator | None = None

@@ -4,7 +4,10 @@ trt_api        the seam to the modules `tensorrt` and `tensorrt_rtx`; trt_types 
 trt_profile    where Q/DQ pairs go
 trt_options    the recipe's tables          trt_profiles   the shapes that an engine is built for
 trt_parse      the parser's verdict         trt_findings   that verdict in words, with what to do
+trt_settings   TensorRT's own settings by name, held against what its releases have
 trt_build      ONNX to an engine            trt_run        an engine on recorded inputs
+trt_progress   how far a build is, and its end by Ctrl-C     trt_timings    the timing cache
+trt_inspect    an engine's layers           trt_work       what of the graph runs in which precision
 rtx_layout     what ONNX Runtime's RTX provider reads
 build_plan     build.json, for an engine that is built elsewhere
 """
@@ -40,6 +43,8 @@ from convkit.targets.trt_parse import parse_rtx
 from convkit.targets.trt_profile import TENSORRT_PROFILE
 from convkit.targets.trt_profiles import Profile, profiles_for
 from convkit.targets.trt_run import answer_tensorrt, run_tensorrt, time_tensorrt
+from convkit.targets.trt_settings import refuse_unknown
+from convkit.targets.trt_work import with_layers, with_work
 
 RECORDS = "convkit"
 """The folder in a version's directory that holds what its engine was built from."""
@@ -87,7 +92,8 @@ class TensorRT:
             UsageError: an option or a profile that cannot work.
         """
         table = _options(job.options, Flavour.TENSORRT)
-        profiles = run(profiles_for, model.interface, table)
+        job = with_work(run, model, job)
+        profiles = run(profiles_for, model.interface, table, seen=job.recorded)
         here = gpu() if job.engine is not EngineMode.DEFER and installed(Flavour.TENSORRT) else None
         sources = _sources(model, profiles, table, job, Flavour.TENSORRT, deferred=here is None)
         if here is not None and job.precision is Precision.FP8 and not has_fp8(here.compute_capability):
@@ -95,6 +101,7 @@ class TensorRT:
         if here is not None:
             engine = run(build_tensorrt, model, profiles, table, on=here)
             built = _built(engine, sources, answers=run(run_tensorrt, engine.files, job.samples))
+            built = with_layers(run.observe, built, engine.inspected, job)
             return msgspec.structs.replace(
                 built,
                 answered=lambda data, outputs, at_most: run(
@@ -159,10 +166,11 @@ class TensorRTRTX:
         table = _options(job.options, Flavour.TENSORRT_RTX)
         if job.precision is Precision.FP8:
             table = _for_fp8(run, table)
-        profiles = run(profiles_for, model.interface, table)
+        job = with_work(run, model, job)
+        profiles = run(profiles_for, model.interface, table, seen=job.recorded)
         sources = _sources(model, profiles, table, job, Flavour.TENSORRT_RTX, deferred=False)
         engine = run(build_rtx, model, profiles, table)
-        built = _built(engine, sources)
+        built = with_layers(run.observe, _built(engine, sources), engine.inspected, job)
         return msgspec.structs.replace(built, files={**built.files, **_for_onnxruntime(run, model, engine)})
 
 
@@ -185,6 +193,7 @@ def _for_onnxruntime(run: Runner, model: Model, engine: Engine) -> dict[str, Pat
 def _options(options: object, flavour: Flavour) -> TensorRTOptions:
     table = options if isinstance(options, TensorRTOptions) else TensorRTOptions()
     check_options(table, flavour)
+    refuse_unknown(table, flavour)
     return table
 
 
@@ -239,6 +248,7 @@ def _sources(
         check=job.check,
         gates=job.gates,
         accuracy=accuracy,
+        work=dict(job.work),
     )
     return {**models, **samples, **references, **evaluation, FILE_NAME: encode_build_plan(plan)}
 

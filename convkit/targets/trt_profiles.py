@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
 
 from convkit.errors import UsageError
+from convkit.graph.model import Tensors
 from convkit.pipeline import events
 from convkit.pipeline.step import step
 from convkit.spec.tensor import Interface, TensorSpec
@@ -37,12 +39,14 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @step(version=1, stage="compile", title="Choose the shapes to build for", needs="onnx")
-def profiles_for(interface: Interface, options: TensorRTOptions) -> tuple[Profile, ...]:
+def profiles_for(interface: Interface, options: TensorRTOptions, *, seen: Tensors | None = None) -> tuple[Profile, ...]:
     """Return the profiles to build with: those of the recipe, else one derived from the interface.
 
     Derived: what min_dims, opt_dims and max_dims say; else the batch from 1 to max_batch_size, tuned for the largest;
     else a stated assumption (`FREE_BATCH`, `FREE_DIM`, `FREE_IMAGE_DIM`) and a warning that tells how to set it.
-    Dimensions of one name get one range. Empty where every input's shape is fixed.
+    An assumption is widened to the sizes in `seen`, the user's own inputs, and tuned for the commonest of them; the
+    batch says nothing, since convkit chooses how many rows it takes. Dimensions of one name get one range. Empty where
+    every input's shape is fixed.
 
     Raises:
         UsageError: a profile contradicts the interface or itself, or does not reach max_batch_size.
@@ -53,14 +57,53 @@ def profiles_for(interface: Interface, options: TensorRTOptions) -> tuple[Profil
         for number, profile in enumerate(given):
             _check(profile, interface, f"profiles[{number}]")
         _check_reach(given, interface)
+        warn_of_outsiders(given, seen)
         return given
     if not dynamic:
         return ()
-    ranges = _named_ranges(interface)
+    ranges = _named_ranges(interface, sizes_in(seen, interface))
     derived = Profile(shapes={spec.name: _shapes(spec, ranges) for spec in dynamic})
     _check(derived, interface, "config.txt")
     _check_reach((derived,), interface)
+    warn_of_outsiders((derived,), seen)
     return (derived,)
+
+
+def sizes_in(seen: Tensors | None, interface: Interface) -> dict[str, Counter[int]]:
+    """Count the sizes that each dimension but the batch has in the user's own inputs."""
+    sizes: dict[str, Counter[int]] = {}
+    for case in seen if seen is not None else ():
+        for spec, axis, name in _dynamic_dims(interface):
+            if axis > 0 and spec.name in case:
+                sizes.setdefault(name, Counter())[case[spec.name].shape[axis]] += 1
+    return sizes
+
+
+def _widened(default: _Range, sizes: Counter[int]) -> _Range:
+    if not sizes:
+        return default
+    commonest = max(sizes, key=lambda size: (sizes[size], size))
+    return _Range(min(default.low, *sizes), commonest, max(default.high, *sizes))
+
+
+def warn_of_outsiders(profiles: tuple[Profile, ...], seen: Tensors | None) -> None:
+    """Say when an input of the user's fits no profile: the engine will refuse it."""
+    for number, case in enumerate(seen if seen is not None else ()):
+        if not any(_takes(profile, {name: array.shape for name, array in case.items()}) for profile in profiles):
+            shapes = ", ".join(f"'{name}' {list(array.shape)}" for name, array in case.items())
+            events.warn(
+                "tensorrt.samples-outside",
+                f"sample {number} fits no profile ({shapes}): the engine will refuse such inputs; {_HOW}",
+            )
+
+
+def _takes(profile: Profile, shapes: dict[str, tuple[int, ...]]) -> bool:
+    return all(
+        low <= size <= high
+        for name, shape in shapes.items()
+        if (allowed := profile.shapes.get(name)) is not None
+        for low, size, high in zip(allowed.min, shape, allowed.max, strict=True)
+    )
 
 
 def _shapes(spec: TensorSpec, ranges: dict[str, _Range]) -> ShapeRange:
@@ -69,13 +112,14 @@ def _shapes(spec: TensorSpec, ranges: dict[str, _Range]) -> ShapeRange:
     return ShapeRange(min=low, opt=usual, max=high)
 
 
-def _named_ranges(interface: Interface) -> dict[str, _Range]:
+def _named_ranges(interface: Interface, seen: dict[str, Counter[int]]) -> dict[str, _Range]:
     """Choose a range for every dynamic dimension of the inputs: what any input says of it, the rest by default."""
     bounds = _said_bounds(interface)
     ranges: dict[str, _Range] = {}
     for spec, axis, name in _dynamic_dims(interface):
         if name not in ranges:
-            ranges[name] = _completed(bounds.get(name, {}), _default(spec, axis, interface.max_batch_size))
+            default = _widened(_default(spec, axis, interface.max_batch_size), seen.get(name, Counter()))
+            ranges[name] = _completed(bounds.get(name, {}), default)
             if "max_dims" not in bounds.get(name, {}) and not (axis == 0 and interface.max_batch_size):
                 _warn_of_assumption(spec, axis, ranges[name])
     return ranges

@@ -1,9 +1,11 @@
 """Optimization profiles: from the recipe, from config.txt, or assumed and said; and the recipe's other values."""
 
 import msgspec
+import numpy as np
 import pytest
 
 from convkit.errors import UsageError
+from convkit.graph.model import Tensors, save_tensors
 from convkit.pipeline.events import Event, Warned
 from convkit.targets.trt_api import Flavour
 from convkit.targets.trt_options import ShapeRange, TensorRTOptions, check_options, parse_size
@@ -131,6 +133,46 @@ def test_a_profile_without_the_single_request_is_warned_of(happened: list[Event]
     profiles_for(interface(IMAGE, max_batch_size=8), options)
 
     assert warnings_of(happened) == ["tensorrt.profile-minimum"]
+
+
+def recorded(*shapes: tuple[int, ...]) -> Tensors:
+    return save_tensors([{"x": np.zeros(shape, np.float32)} for shape in shapes])
+
+
+FREE_IMAGE = spec("x", "batch", 3, "height", "width")
+
+
+def test_an_assumption_is_widened_to_the_users_own_inputs_and_tuned_for_the_commonest(happened: list[Event]) -> None:
+    seen = recorded((1, 3, 480, 640), (3, 3, 480, 640), (1, 3, 16, 700))
+
+    [profile] = profiles_for(interface(FREE_IMAGE, max_batch_size=4), NONE, seen=seen)
+
+    assert profile.shapes == {"x": shapes([1, 3, 16, 32], [4, 3, 480, 640], [4, 3, 512, 700])}
+    assert warnings_of(happened) == ["tensorrt.assumed-profile"] * 2, "it is still an assumption"
+
+
+def test_what_config_txt_says_wins_over_what_is_seen_and_the_user_is_told(happened: list[Event]) -> None:
+    said = spec("x", "batch", 3, "height", "width", max_dims=(4, 3, 256, 256), min_dims=(1, 3, 32, 32))
+
+    [profile] = profiles_for(interface(said, max_batch_size=4), NONE, seen=recorded((1, 3, 100, 300)))
+
+    assert profile.shapes == {"x": shapes([1, 3, 32, 32], [4, 3, 100, 256], [4, 3, 256, 256])}
+    [warning] = happened
+    assert isinstance(warning, Warned)
+    assert warning.code == "tensorrt.samples-outside"
+    assert "sample 0 fits no profile ('x' [1, 3, 100, 300])" in warning.message
+
+
+def test_an_input_that_fits_one_of_several_profiles_is_none_to_be_warned_of(happened: list[Event]) -> None:
+    small = shapes([1, 3, 8, 8], [1, 3, 8, 8], [1, 3, 16, 16])
+    large = shapes([1, 3, 64, 64], [1, 3, 64, 64], [1, 3, 96, 96])
+    options = TensorRTOptions(profiles=({"x": small}, {"x": large}))
+
+    profiles_for(interface(FREE_IMAGE), options, seen=recorded((1, 3, 80, 64), (1, 3, 9, 9)))
+    assert happened == []
+
+    profiles_for(interface(FREE_IMAGE), options, seen=recorded((1, 3, 30, 30)))
+    assert warnings_of(happened) == ["tensorrt.samples-outside"]
 
 
 @pytest.mark.parametrize(
