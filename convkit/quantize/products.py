@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple
 
 from convkit.errors import StepError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from convkit.quantize.constants import Array
 
 _CORRECTABLE = ("Conv", "Gemm")
-"""Products whose bias takes back what rounding their weights adds on average."""
+"""Products whose bias takes back what rounding their weights adds on average; a MatMul's is a constant added to it."""
 
 
 class Read(NamedTuple):
@@ -32,12 +33,23 @@ class Read(NamedTuple):
 class Products:
     """Writes the constants of products into a draft; a weight that several nodes share is written once."""
 
-    def __init__(self, draft: Draft, constants: Constants, *, quantize_bias: bool, number: Number) -> None:
+    def __init__(
+        self,
+        draft: Draft,
+        constants: Constants,
+        *,
+        quantize_bias: bool,
+        number: Number,
+        joins: Collection[str] = frozenset(),
+    ) -> None:
+        """`joins`: names of nodes whose constants are quantized, too."""
         self._draft = draft
         self._constants = constants
         self._quantize_bias = quantize_bias
         self._number = number
         self._readers = Counter(name for node in draft.graph.node for name in node.input)
+        sums = (node for node in draft.graph.node if node.op_type in ("Add", "Sum") and node.name not in joins)
+        self._sums = {name: node for node in sums for name in node.input}
         self._shared: dict[tuple[str, int | None, float], _Written] = {}
 
     def write(self, node: onnx.NodeProto, weight: Weight, activation: Read) -> None:
@@ -58,6 +70,8 @@ class Products:
         if activation.mean is not None and self._is_correctable(node, weight):
             error = mean_error(self._values(name, alpha), written.rounded, weight.axis or 0, activation.mean)
             bias = -error if bias is None else bias - error
+        elif activation.mean is not None and node.op_type == "MatMul" and weight.input == 1 and weight.axis == 1:
+            self._correct_sum(node, name, written.rounded, activation.mean)
         if bias is not None and (self._quantize_bias or error is not None or beta != 1.0):
             self._write_bias(node, bias, written.rounded.scale * float32(activation.scale))
 
@@ -118,6 +132,24 @@ class Products:
     def _is_correctable(self, node: onnx.NodeProto, weight: Weight) -> bool:
         fits = node.op_type in _CORRECTABLE and weight.input == 1 and weight.axis is not None
         return fits and (self._has_bias(node) or not _has(node, 2))
+
+    def _correct_sum(self, node: onnx.NodeProto, name: str, rounded: Rounded, mean: Array) -> None:
+        """Take what rounding the weight of a MatMul adds on average from the constant that is added to its result."""
+        import numpy as np
+
+        add = self._sums.get(node.output[0])
+        if add is None or len(add.input) != 2 or self._readers[node.output[0]] != 1:
+            return
+        index = int(add.input[0] == node.output[0])
+        dims = self._constants.shape(add.input[index]) or ()
+        if not self._constants.is_float32(add.input[index]) or np.prod(dims) != rounded.values.shape[1]:
+            return
+        if dims[-1:] != rounded.values.shape[1:]:
+            return
+        bias = self._constants.value(add.input[index])
+        error = mean_error(self._values(name, 1.0), rounded, 1, mean).reshape(dims)
+        self._draft.replace(add.input[index])
+        add.input[index] = self._draft.tensor(f"{add.input[index]}__corrected", (bias - error).astype(np.float32))
 
     def _has_bias(self, node: onnx.NodeProto) -> bool:
         """Tell whether a product has a constant bias of one number for each output channel."""

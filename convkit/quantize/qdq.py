@@ -49,7 +49,8 @@ def insert_qdq(
 ) -> Inserted:
     """Write weights in 8 bits and Q/DQ pairs into a graph, as a target's profile wants them.
 
-    Biases take back what rounding the weights adds on average, where the mean of a product's input is known.
+    Biases, and constants that are added to a MatMul, take back what rounding the weights adds on average, where the
+    mean of a product's input is known.
 
     Args:
         proto: an FP32 model of opset 13 (FP8: 19) or later, its nodes named and in topological order; it is changed.
@@ -88,7 +89,10 @@ class _Inserter:
         self.placement = placement
         self.statistics = statistics
         self.draft = Draft(graph)
-        self.products = Products(self.draft, constants, quantize_bias=profile.quantize_bias, number=profile.number)
+        joins = {graph.node[number].name for number in placement.joins}
+        self.products = Products(
+            self.draft, constants, quantize_bias=profile.quantize_bias, number=profile.number, joins=joins
+        )
         self.grids: dict[str, Grid] = {}
         self.points: dict[str, tuple[str, str]] = {}
         self.dequantized: dict[str, str] = {}

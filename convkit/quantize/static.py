@@ -29,7 +29,7 @@ LEAST_OPSET = {Number.INT8: 13, Number.FP8: 19}
 """From where on QuantizeLinear has one scale for each channel, and these numbers."""
 
 
-@step(version=2, stage="quantize", title="Quantize to 8 bits", needs="onnx")
+@step(version=3, stage="quantize", title="Quantize to 8 bits", needs="onnx")
 def quantize_static(
     model: Model, *, ranges: Ranges, profile: QuantProfile, method: CalibrationMethod, keep: tuple[str, ...] = ()
 ) -> Quantized:

@@ -59,9 +59,9 @@ class Seen:
 
     def channel_mean(self, name: str) -> np.ndarray | None:
         array = self.values[name]
-        if array.ndim != 4:
+        if array.ndim not in (3, 4):
             return None
-        mean: np.ndarray = array.mean(axis=(0, 2, 3))
+        mean: np.ndarray = array.mean(axis=(0, 2, 3) if array.ndim == 4 else (0, 1))
         return mean
 
 

@@ -211,15 +211,60 @@ def test_biases_take_back_what_rounding_adds_on_average() -> None:
     assert np.abs(found[1]).mean() < np.abs(found[0]).mean() / 2
 
 
-def channel_errors(one: onnx.ModelProto, other: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+@BOTH
+@pytest.mark.parametrize("first", [0, 1], ids=["the product first", "the constant first"])
+def test_what_is_added_to_a_matrix_product_takes_back_what_rounding_adds_on_average(
+    profile: QuantProfile, first: int
+) -> None:
+    from convkit.quantize.qdq import insert_qdq
+    from quantize.quantized_graphs import Seen, feeds_for
+
+    terms = ["p", "b"] if first == 0 else ["b", "p"]
+    nodes = [node("MatMul", ["x", "w"], ["p"]), node("Add", terms, ["y"])]
+    source = graph(nodes, {"x": [4, 20, 64]}, {"y": [4, 20, 32]}, [weight("w", 64, 32), weight("b", 32)])
+    x = np.abs(feeds_for(source)["x"])
+    noise = []
+    for corrected in (False, True):
+        seen = Seen(source, {"x": x})
+        if not corrected:
+            seen.channel_mean = lambda name: None  # type: ignore[method-assign]
+        result = onnx.ModelProto()
+        result.CopyFrom(source)
+        insert_qdq(result, seen, profile)
+        assert ("b" in initializers(result)) != corrected
+        noise.append(errors(source, result, x))
+
+    assert np.abs(noise[1].mean(axis=(0, 1))).mean() < np.abs(noise[0].mean(axis=(0, 1))).mean() / 2
+    assert noise[1].std() < noise[0].std()
+
+
+def test_a_constant_that_several_products_add_is_corrected_for_each_alone() -> None:
+    products = [node("MatMul", ["x", name], [f"{name}x"]) for name in ("v", "w")]
+    sums = [node("Add", [f"{name}x", "b"], [f"{name}y"]) for name in ("v", "w")]
+    parts = [weight("v", 64, 32), weight("w", 64, 32, scale=1.0), weight("b", 32)]
+    outputs = {"vy": [1, 20, 32], "wy": [1, 20, 32]}
+    result, _ = quantized(graph([*products, *sums], {"x": [1, 20, 64]}, outputs, parts))
+
+    read = [each.input[1] for each in result.graph.node if each.op_type == "Add"]
+    assert len(set(read)) == 2
+    assert "b" not in initializers(result)
+    assert np.abs(initializers(result)[read[0]] - initializers(result)[read[1]]).max() > 0
+
+
+def errors(one: onnx.ModelProto, other: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
     import onnxruntime
 
-    answers = [
-        onnxruntime.InferenceSession(each.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})
-        for each in (one, other)
-    ]
-    errors: np.ndarray = (answers[1][0] - answers[0][0]).mean(axis=(0, 2, 3))
-    return errors
+    runs = []
+    for proto in (one, other):
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+        runs.append(session.run(None, {"x": x})[0].astype(np.float64))
+    difference: np.ndarray = runs[1] - runs[0]
+    return difference
+
+
+def channel_errors(one: onnx.ModelProto, other: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    means: np.ndarray = errors(one, other, x).mean(axis=(0, 2, 3))
+    return means
 
 
 def test_a_model_whose_output_is_a_convolution_keeps_its_name_and_type() -> None:
