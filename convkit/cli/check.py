@@ -9,16 +9,32 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convkit.errors import UsageError
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
     from convkit.checking import CheckedModel, CheckReport
     from convkit.serving.remark import Remark
+    from convkit.spec.recipe import Table
 
 
 def command(
-    repository: Annotated[Path, typer.Argument(help="A model repository, or one model in it: REPOSITORY/NAME.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="MODEL|REPOSITORY", help="A model; or a repository, or REPOSITORY/NAME.")
+    ],
+    to: Annotated[str | None, typer.Option(help="A model: the target that is to take it.")] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="A model: mend what can be, into another file.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.onnx", help="Where to. [NAME.mended.onnx]")
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="A model: its config.txt.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A model: a TOML file, as for convert.")] = None,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[=sha256:DIGEST]", help="A model: run the code beside it; with a digest, that file."),
+    ] = None,
     triton: Annotated[str | None, typer.Option(help="Triton release that is to serve it, such as 26.07.")] = None,
     tensorrt: Annotated[str | None, typer.Option(help="TensorRT that is to load the engines, such as 10.16.")] = None,
     serve: Annotated[
@@ -31,18 +47,72 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing where nothing is wrong.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
-    """Check a model repository: digests, configurations, releases, signatures, and a server's answers."""
+    """Check whether a target takes a model; or a repository: digests, configurations, releases, a server's answers."""
     del debug  # read by the application, before anything else
     import msgspec
 
+    from convkit.cli.convert import refuse_together
+
+    given: dict[str, object] = {"--to": to, "--fix": fix, "--output": output, "--config": config, "--recipe": recipe}
+    given["--trust"] = trust
+    of_repository: dict[str, object] = {"--triton": triton, "--serve": serve, "--verify-key": verify_key}
+    if _is_model(path, any(given.values())):
+        refuse_together({**of_repository, "--tensorrt": tensorrt}, "a model; it is for a repository")
+        if output is not None and not fix:
+            raise UsageError("--output says where --fix writes to", hint="add --fix", code="usage.together")
+        arguments = {"model": str(path), "to": to, "config": config, "trust": trust}
+        table = {key: value for key, value in arguments.items() if value is not None}
+        return _check_model(table, recipe, fix=fix, output=output, as_json=as_json, quiet=quiet)
+
     from convkit.checking import CheckStatus, check
 
-    report = check(repository, triton=triton, tensorrt=tensorrt, serve=serve, key=verify_key)
+    report = check(path, triton=triton, tensorrt=tensorrt, serve=serve, key=verify_key)
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n")
     elif not quiet or report.status is CheckStatus.FAILED:
         _show(report)
     return report.exit_code
+
+
+def _is_model(path: Path, asked_as_one: bool) -> bool:
+    """Tell whether a path is a model to convert; what is neither that nor a repository is one where it is said to be.
+
+    Raises:
+        UsageError: it is a repository, and an option for models is given.
+    """
+    from convkit.preflighting import is_source
+
+    if is_source(path):
+        return True
+    from convkit.model_paths import is_published
+
+    if asked_as_one and is_published(path):
+        raise UsageError(
+            f"{path} is a model repository, and an option for models is given",
+            hint="name the model that is to be converted, or leave the option out",
+            code="usage.together",
+        )
+    return asked_as_one
+
+
+def _check_model(
+    arguments: Table, recipe: Path | None, *, fix: bool, output: Path | None, as_json: bool, quiet: bool
+) -> int:
+    import msgspec
+
+    from convkit.cli.preflight import show
+    from convkit.cli.watch import watcher
+    from convkit.preflighting import check_model
+    from convkit.request import make_request
+
+    request = make_request(arguments, recipe=recipe)
+    with watcher(quiet=True) as observer:
+        result = check_model(request, fix=fix, output=output, observer=observer)
+    if as_json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n")
+    elif not quiet or result.exit_code:
+        show(result)
+    return result.exit_code
 
 
 def _show(report: CheckReport) -> None:

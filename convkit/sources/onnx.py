@@ -48,7 +48,7 @@ def find_external_data(source: Artifact) -> ExternalFiles:
     Raises:
         InputError: the file is no ONNX model, or names a file outside its own folder.
     """
-    proto = _parse(source.file())
+    proto = parse_unchecked(source.file())
     names = set()
     for tensor in _tensors(proto):
         for entry in tensor.external_data:
@@ -74,7 +74,12 @@ def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
                 yield from attribute.tensors
 
 
-def _parse(path: Path) -> onnx.ModelProto:
+def parse_unchecked(path: Path) -> onnx.ModelProto:
+    """Read a file without its external data; only that it is a model is checked.
+
+    Raises:
+        InputError: it is none.
+    """
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -131,7 +136,7 @@ def import_onnx(
 @step(version=1, stage="source", title="Read the ONNX model's inputs", needs="onnx")
 def read_face(source: Artifact, *, file: str, options: ExportOptions) -> Interface:
     """Return what an ONNX file itself says of its inputs and outputs."""
-    return face_of(_parse(source.file(file)), None, options).interface
+    return face_of(parse_unchecked(source.file(file)), None, options).interface
 
 
 @step(version=1, stage="measure", title="Ask ONNX Runtime", needs="onnx")
@@ -151,7 +156,7 @@ def answer_onnx(
 def _checked(path: Path) -> onnx.ModelProto:
     import onnx
 
-    proto = _parse(path)
+    proto = parse_unchecked(path)
     try:
         if any(not value.type.tensor_type.HasField("shape") for value in proto.graph.output):
             proto = onnx.shape_inference.infer_shapes(proto)  # some exporters leave it to the reader

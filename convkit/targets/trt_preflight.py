@@ -112,6 +112,6 @@ def _weighed(finding: Finding, doubtful: set[str], target: Flavour) -> Finding:
 
 def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Return findings without those said twice, errors first."""
-    unique = {(each.node, each.operator, each.code, each.severity): each for each in findings}
+    unique = {(each.node, each.code, each.reason, each.severity): each for each in findings}
     order = list(Weight)
     return tuple(sorted(unique.values(), key=lambda finding: order.index(finding.severity)))
