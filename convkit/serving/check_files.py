@@ -15,7 +15,7 @@ from convkit.serving.remark import Remark, Severity, place_in
 from convkit.serving.signature import SIGNATURE, Verifier
 from convkit.serving.statement import Statement, read_statement
 from convkit.spec.paths import is_plain
-from convkit.targets.build_plan import EVALUATION, FILE_NAME, read_build_plan
+from convkit.targets.build_plan import FILE_NAME, read_build_plan
 
 _AGAIN = "publish the version again: convkit convert ... --version N --replace"
 
@@ -187,7 +187,7 @@ def _hold_build_plan(repository: Path, version: Version, digests: Mapping[str, s
         yield Remark(code=error.code, message=error.message, hint=error.hint, path=place_in(repository, path))
         return
     for name, digest in plan.files.items():
-        if (version.pending or not name.startswith(f"{EVALUATION}/")) and digests.get(prefix + name) != digest:
+        if digests.get(prefix + name) != digest:
             yield _damaged(repository, path, f"was written for another {name}")
 
 

@@ -15,13 +15,13 @@ import msgspec
 
 from convkit.errors import CheckError, UsageError
 from convkit.pipeline.artifact import digest_file
+from convkit.serving.engine_names import same_but_names
 from convkit.serving.holding import told
 from convkit.serving.in_place import flush_tree, staging_folder, write_file
 from convkit.serving.manifest import results
 from convkit.serving.put import CONFIG as CONFIG
 from convkit.serving.put import put_in_place, read_if_there, set_aside
 from convkit.serving.records import SUMS, write_sums
-from convkit.targets.build_plan import EVALUATION
 
 CONFIGS = "configs"
 WARMUP = "warmup"
@@ -99,8 +99,11 @@ def _find_built(model: Path, publication: Publication, version: int | None) -> P
     wanted = results(publication.manifest)
     below = f"{MODEL_FOLDER}/"
     standing = {name.removeprefix(below): digest for name, digest in wanted.items() if name.startswith(below)}
-    left = (below, f"{EVALUATION}/")
-    made_from = {f"{RECORDS}/{name}": digest for name, digest in wanted.items() if not name.startswith(left)}
+    made_from = {f"{RECORDS}/{name}": digest for name, digest in wanted.items() if not name.startswith(below)}
+    if publication.config is not None:  # but for the names that engines of several GPUs have got since
+        standing.pop(CONFIG, None)
+        if not same_but_names(read_if_there(model / CONFIG), publication.config):
+            return None
     known = results(manifest)
     if any(known.get(name) != digest for name, digest in {**made_from, **standing}.items()):
         return None

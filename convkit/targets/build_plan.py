@@ -22,8 +22,8 @@ from convkit.targets.trt_profiles import Profile
 SCHEMA = "convkit.build/1"
 FILE_NAME = "build.json"
 EVALUATION = "evaluation"
-"""The folder of what an engine's accuracy is judged on. It goes away with the pending folder: build.json has the
-digests."""
+"""The folder of what an engine's accuracy is judged on. It stays with the version: an engine for another GPU, or by the
+next TensorRT, is judged like the first."""
 _MOST_BYTES = 16 << 20
 
 
@@ -36,8 +36,8 @@ class VersionRange(msgspec.Struct, frozen=True, kw_only=True):
 
     def suits(self, version: str) -> bool:
         """Tell whether a version such as ``10.16.1.11`` lies within."""
-        found = _numbers(version)
-        return _numbers(self.at_least) <= found and (self.below is None or found < _numbers(self.below))
+        found = version_numbers(version)
+        return version_numbers(self.at_least) <= found and (self.below is None or found < version_numbers(self.below))
 
 
 class AccuracyGate(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +70,7 @@ class AccuracyGate(msgspec.Struct, frozen=True, kw_only=True):
         return {**(self.data if self.carried else {}), **self.answers}
 
     def already_judged(self) -> AccuracyGate:
-        """Return it as the record of an engine that was held to it: nothing is carried."""
+        """Return it as the record of an engine that is never built again: nothing is carried."""
         return msgspec.structs.replace(self, carried=False, answers={})
 
 
@@ -102,6 +102,8 @@ class BuildPlan(msgspec.Struct, frozen=True, kw_only=True):
     versions: VersionRange = VersionRange()
     work: dict[str, NodeWork] = {}
     """The work of each node of the graph, so that the engine's layers tell how much of it runs in low precision."""
+    structure: str | None = None
+    """The graph without its weights, where the plan is to take those of a model that was trained again."""
 
     @property
     def files(self) -> dict[str, str]:
@@ -181,5 +183,6 @@ def _refused(path: Path, problem: str, hint: str) -> InputError:
     return InputError(f"{path} {problem}", hint=hint, code="build.plan")
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def version_numbers(version: str) -> tuple[int, ...]:
+    """Return a version as numbers, to be compared."""
     return tuple(int(number) for number in re.findall(r"\d+", version))

@@ -21,6 +21,7 @@ from convkit.spec.entry_points import entry_points, load
 from convkit.spec.options import CheckOptions, EngineMode, GateOptions, Precision
 from convkit.spec.wording import did_you_mean
 from convkit.targets.build_plan import AccuracyGate
+from convkit.targets.trt_profiles import Profile
 
 TARGETS: dict[str, str] = {
     "onnxruntime": "convkit.targets.onnxruntime:OnnxRuntime",
@@ -84,6 +85,8 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     """``none``, ``built`` or ``deferred``."""
     files: Mapping[str, Path | bytes]
     """What goes into the version's directory: relative names, to a path to copy or the bytes themselves."""
+    profiles: tuple[Profile, ...] = ()
+    """The shapes that an engine is built for; empty where they are fixed, or nothing is built."""
     served_bytes: int | None = None
     """Size of what the runtime loads; None where that is the model's own size, or not known yet."""
     answers: Tensors | None = None

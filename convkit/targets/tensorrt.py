@@ -21,12 +21,15 @@ import msgspec
 
 from convkit.errors import UsageError
 from convkit.graph.model import MODEL_FILE, Model, Tensors
-from convkit.pipeline.artifact import digest_file
+from convkit.graph.structure import structure_of
+from convkit.pipeline.artifact import digest_bytes, digest_file
 from convkit.pipeline.events import Warned
 from convkit.pipeline.runner import Contender, Runner
 from convkit.spec.options import EngineMode, Precision
 from convkit.targets.build_plan import FILE_NAME, BuildPlan, encode_build_plan
 from convkit.targets.cuda_driver import Gpu, driver_present, gpu
+from convkit.targets.engine_records import ENGINES, BuiltEngine, encode_engines
+from convkit.targets.here import tensorrt_version
 from convkit.targets.rtx_layout import CONTEXT_FILE, README_FILE, readme, wrap_engine
 from convkit.targets.target import Compiled, Job, Refusal
 from convkit.targets.trt_api import Flavour, installed, no_gpu, not_installed
@@ -35,6 +38,7 @@ from convkit.targets.trt_options import (
     FP8_SINCE,
     RTX_COMPUTE_CAPABILITIES,
     TensorRTOptions,
+    backend_flags,
     check_options,
     has_fp8,
     only_with_fp8,
@@ -95,11 +99,14 @@ class TensorRT:
         job = with_work(run, model, job)
         profiles = run(profiles_for, model.interface, table, seen=job.recorded)
         here = gpu() if job.engine is not EngineMode.DEFER and installed(Flavour.TENSORRT) else None
-        sources = _sources(model, profiles, table, job, Flavour.TENSORRT, deferred=here is None)
+        structure = run(structure_of, model) if table.refit else None
+        sources = _sources(model, profiles, table, job, Flavour.TENSORRT, structure=structure)
+        _tell_of_flags(run, table)
         if here is not None and job.precision is Precision.FP8 and not has_fp8(here.compute_capability):
             raise _no_fp8(here)
         if here is not None:
             engine = run(build_tensorrt, model, profiles, table, on=here)
+            sources |= _record(engine, here, sources)
             built = _built(engine, sources, answers=run(run_tensorrt, engine.files, job.samples))
             built = with_layers(run.observe, built, engine.inspected, job)
             return msgspec.structs.replace(
@@ -120,6 +127,7 @@ class TensorRT:
         return Compiled(
             engine="deferred",
             files=sources,
+            profiles=profiles,
             facts=(
                 _verdict(run, model),
                 "The engine is still to be built: run 'convkit build' where the GPU is.",
@@ -168,7 +176,7 @@ class TensorRTRTX:
             table = _for_fp8(run, table)
         job = with_work(run, model, job)
         profiles = run(profiles_for, model.interface, table, seen=job.recorded)
-        sources = _sources(model, profiles, table, job, Flavour.TENSORRT_RTX, deferred=False)
+        sources = _sources(model, profiles, table, job, Flavour.TENSORRT_RTX)
         engine = run(build_rtx, model, profiles, table)
         built = with_layers(run.observe, _built(engine, sources), engine.inspected, job)
         return msgspec.structs.replace(built, files={**built.files, **_for_onnxruntime(run, model, engine)})
@@ -226,11 +234,11 @@ def _sources(
     job: Job,
     target: Flavour,
     *,
-    deferred: bool,
+    structure: str | None = None,
 ) -> dict[str, Path | bytes]:
     """Return what an engine is built from, and held against, as the files of one folder: build.json names them all."""
     accuracy = job.accuracy
-    if accuracy is not None and not deferred:
+    if accuracy is not None and target is Flavour.TENSORRT_RTX:
         accuracy = accuracy.already_judged()
     evaluation = {name: job.evaluation[name] for name in accuracy.files} if accuracy is not None else {}
     models = {name: model.files.file(name) for name in model.files.files}
@@ -249,8 +257,30 @@ def _sources(
         gates=job.gates,
         accuracy=accuracy,
         work=dict(job.work),
+        structure=structure,
     )
     return {**models, **samples, **references, **evaluation, FILE_NAME: encode_build_plan(plan)}
+
+
+def _record(engine: Engine, here: Gpu, sources: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
+    """Return engines.json for an engine that is built at once."""
+    plan = sources[FILE_NAME]
+    assert isinstance(plan, bytes)
+    record = BuiltEngine(
+        file=ENGINE_FILES[engine.flavour],
+        digest=digest_file(engine.files.file()),
+        gpu=here,
+        tensorrt=tensorrt_version(),
+        built_from=digest_bytes(plan),
+    )
+    return {ENGINES: encode_engines([record])}
+
+
+def _tell_of_flags(run: Runner, options: TensorRTOptions) -> None:
+    """Say what the server has to be started with, where a plan wants it."""
+    for flag in backend_flags(options):
+        message = f"start Triton with {flag}, without which it refuses such a plan"
+        run.observe(Warned(code="tensorrt.backend-flag", message=message))
 
 
 def _digests(files: Mapping[str, Path]) -> dict[str, str]:
@@ -265,6 +295,7 @@ def _built(engine: Engine, sources: Mapping[str, Path | bytes], *, answers: Tens
             ENGINE_FILES[engine.flavour]: engine.files.file(),
             **{f"{RECORDS}/{name}": content for name, content in sources.items()},
         },
+        profiles=engine.profiles,
         served_bytes=engine.files.bytes,
         answers=answers,
         facts=(

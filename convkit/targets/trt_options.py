@@ -59,6 +59,9 @@ class TensorRTOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     architectures too, more slowly. `tensorrt` only."""
     version_compatible: bool = False
     """The plan then runs on later TensorRT releases too. `tensorrt` only."""
+    refit: bool = False
+    """The plan takes other weights later: of a model that was trained again with the same graph, `convkit build` makes
+    the plan from the version before instead of building it, which takes seconds. `tensorrt` only."""
     compute_capabilities: tuple[str, ...] = ()
     """The GPUs to build for, such as ``8.9`` and ``12.0``. Empty: 8.6, 8.9 and 12.0. `tensorrt-rtx` only."""
 
@@ -153,8 +156,18 @@ def check_options(options: TensorRTOptions, flavour: Flavour) -> None:
         )
     if flavour is Flavour.TENSORRT_RTX and options.hardware_compatibility:
         raise _without(flavour, "hardware_compatibility", "name the GPUs in compute_capabilities")
+    if flavour is Flavour.TENSORRT_RTX and options.refit:
+        raise _without(flavour, "refit", "leave it out: these engines are built in seconds, and without a GPU")
     if flavour is Flavour.TENSORRT_RTX and options.version_compatible:
         raise _without(flavour, "version_compatible", "leave it out, and build again for another version")
+
+
+def backend_flags(options: TensorRTOptions) -> tuple[str, ...]:
+    """Return what a Triton server has to be started with to load the plan.
+
+    https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/tensorrt_backend/README.html
+    """
+    return ("--backend-config=tensorrt,version-compatible=true",) if options.version_compatible else ()
 
 
 def only_with_fp8(options: TensorRTOptions) -> TensorRTOptions:

@@ -222,6 +222,8 @@ def apply_settings(api: Api, builder: types.Builder, config: types.IBuilderConfi
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     if options.version_compatible:
         config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
+    if options.refit:
+        config.set_flag(module.BuilderFlag.REFIT)
     if options.hardware_compatibility is not None:
         level = member(api, "hardware_compatibility", options.hardware_compatibility)
         config.hardware_compatibility_level = level

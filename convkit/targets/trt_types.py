@@ -112,6 +112,7 @@ class ICudaEngine(Protocol):
     def get_tensor_profile_shape(self, name: str, profile: int, /) -> Sequence[Dims]: ...
     def create_execution_context(self) -> IExecutionContext | None: ...
     def create_engine_inspector(self) -> EngineInspector: ...
+    def serialize(self) -> IHostMemory: ...
 
 
 class Runtime(Protocol):
@@ -126,7 +127,17 @@ class MemoryPoolType(Protocol):
     WORKSPACE: Enumerator
 
 
+class Refitter(Protocol):
+    def get_missing_weights(self) -> Sequence[str]: ...
+    def refit_cuda_engine(self) -> bool: ...
+
+
+class OnnxParserRefitter(Protocol):
+    def refit_from_file(self, path: str, /) -> bool: ...
+
+
 class BuilderFlag(Protocol):
+    REFIT: Enumerator
     VERSION_COMPATIBLE: Enumerator
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from convkit import building
+from convkit import building, building_engine
 from convkit.graph.model import Tensors
 from convkit.pipeline.artifact import gather
 from convkit.pipeline.runner import StageRecord
@@ -16,6 +16,7 @@ from convkit.pipeline.stopwatch import Timing
 from convkit.report.document import Report
 from convkit.targets.build_plan import read_build_plan
 from convkit.targets.cuda_driver import Gpu
+from convkit.targets.here import Here
 from convkit.targets.trt_api import Flavour
 from convkit.targets.trt_build import Engine
 
@@ -39,10 +40,15 @@ class RunnerInPlace:
     def __call__(self, step: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         return step(*arguments, **options)
 
-    def alternate(self, contenders: list[Any], *, rounds: int, title: str, fresh: bool = False) -> list[list[Timing]]:
+    def alternate(
+        self, contenders: list[Any], *, rounds: int, title: str, fresh: bool = False, **_: object
+    ) -> list[list[Timing]]:
         record = StageRecord(name="measure", title=title, seconds=1.0, peak_bytes=0, cached=not fresh)
         self.stages.append(record)
         return [[Timing(latencies_ns=(int(self.call_ms * 1e6),) * 3)] * rounds for _ in contenders]
+
+    def observe(self, event: object) -> None:
+        pass
 
     def account(self, *_: str) -> RunnerInPlace:
         return self
@@ -75,8 +81,7 @@ def build_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
         pending = Path(samples.files.path)
         return Tensors(files=gather(pending, read_build_plan(pending / "build.json").references))
 
-    monkeypatch.setattr(building, "gpu", lambda: GPU)
-    monkeypatch.setattr(building, "installed", lambda flavour: True)
-    monkeypatch.setattr(building, "build_tensorrt", build_engine)
-    monkeypatch.setattr(building, "run_tensorrt", answer)
+    monkeypatch.setattr(building, "machine_here", lambda: Here(gpu=GPU, tensorrt="11.4.0.106"))
+    monkeypatch.setattr(building_engine, "build_tensorrt", build_engine)
+    monkeypatch.setattr(building_engine, "run_tensorrt", answer)
     return build

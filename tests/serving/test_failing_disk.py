@@ -22,7 +22,9 @@ from e2e.networks import write_affine
 from serving.publications import faults, publication, published
 from serving.system_calls import Ended, How, fail_at, supervised
 
-from convkit import building
+from convkit.building_engine import Finished
+from convkit.building_publish import publish_engine
+from convkit.building_work import find_tasks
 from convkit.conversion import convert
 from convkit.pipeline.artifact import gather
 from convkit.pipeline.cache import Cache
@@ -35,6 +37,7 @@ from convkit.serving.publish import Publication, find_unchanged, publish
 from convkit.serving.triton_model import same_interface
 from convkit.targets.build_plan import BuildPlan, read_build_plan
 from convkit.targets.cuda_driver import Gpu
+from convkit.targets.here import Here
 from convkit.targets.trt_api import Flavour
 from convkit.targets.trt_build import Engine
 
@@ -216,6 +219,8 @@ def trial_of(case: Case, repository: Path, tmp_path: Path, monkeypatch: pytest.M
 
 # `convkit build`
 
+HERE = Here(gpu=Gpu(name="NVIDIA Fake", compute_capability="8.9", cuda="13.2"), tensorrt="11.4.0.106")
+
 
 @pytest.fixture
 def build(repository: Path, tmp_path: Path) -> Trial:
@@ -235,7 +240,8 @@ def build(repository: Path, tmp_path: Path) -> Trial:
     run: Any = SimpleNamespace(account=lambda *_: contextlib.nullcontext())
 
     def act() -> None:
-        building._publish(run, pending, engines[0], reports[0], None)
+        [task] = find_tasks([repository / "live"], repository, everything=False)
+        publish_engine(run, task, HERE, Finished(engines[0], reports[0], False), None)
 
     def again() -> None:
         if pending.exists():
@@ -252,7 +258,7 @@ def fake_engine(folder: Path, plan: BuildPlan) -> Engine:
     (folder / "model.plan").write_bytes(b"an engine")
     return Engine(
         files=gather(folder), flavour=Flavour.TENSORRT, version="11.4", compute_capabilities=("8.9",),
-        gpu=Gpu(name="NVIDIA Fake", compute_capability="8.9", cuda="13.2"),
+        gpu=HERE.gpu,
         layers=3, profiles=plan.profiles, options=plan.options,
     )  # fmt: skip
 

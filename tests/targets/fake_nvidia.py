@@ -15,7 +15,17 @@ import numpy as np
 class FakeCuda:
     """libcuda as far as convkit calls it. Arguments that CUDA fills are what `ctypes.byref` makes."""
 
-    def __init__(self, *, initialized: int = 0, devices: int = 1, fails: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        initialized: int = 0,
+        devices: int = 1,
+        fails: str = "",
+        name: str = "NVIDIA Fake",
+        capability: str = "8.9",
+    ) -> None:
+        self.name = name
+        self.capability = capability
         self.initialized = initialized
         self.devices = devices
         self.fails = fails
@@ -40,7 +50,7 @@ class FakeCuda:
         return 0
 
     def cuDeviceGetName(self, name: Any, size: int, _: Any) -> int:  # noqa: N802
-        name.value = b"NVIDIA Fake"[:size]
+        name.value = self.name.encode()[:size]
         return 0
 
     def cuDriverGetVersion(self, version: Any) -> int:  # noqa: N802
@@ -48,7 +58,7 @@ class FakeCuda:
         return 0
 
     def cuDeviceGetAttribute(self, value: Any, which: int, _: Any) -> int:  # noqa: N802
-        value._obj.value = {75: 8, 76: 9}[which]
+        value._obj.value = int(self.capability.split(".")[which - 75])
         return 0
 
     def cuDevicePrimaryCtxRetain(self, context: Any, _: int) -> int:  # noqa: N802

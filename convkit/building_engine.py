@@ -1,0 +1,216 @@
+"""One engine: refitted or built on this GPU, held against the recorded samples, judged by its gates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+
+from convkit.building_work import Task
+from convkit.built_accuracy import Evaluation, described, judge_engine
+from convkit.errors import CheckError
+from convkit.graph.model import Model, Tensors
+from convkit.measure.accuracy import Accuracy
+from convkit.measure.compare import Verification, hold_against, refuse_difference
+from convkit.measure.gates import Found, Verdict, at_most, judge
+from convkit.measure.latency import PLANS, measure_latency
+from convkit.pipeline.artifact import gather, read_record
+from convkit.pipeline.events import Warned
+from convkit.pipeline.runner import Contender, Runner
+from convkit.pipeline.stopwatch import Timing
+from convkit.refitting import Refittable, refitted
+from convkit.report import statistics
+from convkit.report.assemble import EMULATED, checked, staged
+from convkit.report.document import Engine as EngineState
+from convkit.report.document import Failure, Report, Role, Status, Subject, read_report
+from convkit.report.gates import latency_interval, low_precision, refuse_missed
+from convkit.report.verdict import worsened
+from convkit.spec.options import MeasureMode
+from convkit.targets.build_plan import BuildPlan
+from convkit.targets.cuda_driver import Gpu
+from convkit.targets.here import Here
+from convkit.targets.trt_build import Engine, build_tensorrt
+from convkit.targets.trt_run import run_tensorrt, time_tensorrt
+
+
+class Finished(NamedTuple):
+    """An engine that may be published, and the report that says so."""
+
+    engine: Engine
+    report: Report
+    refitted: bool
+
+
+def finish_engine(
+    run: Runner, task: Task, here: Here, evaluation: Evaluation | None, candidate: Refittable | None
+) -> Finished:
+    """Make the engine of a version for this GPU, and judge it.
+
+    Args:
+        run: runs the steps.
+        task: the version.
+        here: this machine.
+        evaluation: what its accuracy is judged on.
+        candidate: another version's engine that may be refitted with this one's weights.
+
+    Raises:
+        StepError: TensorRT could not build it.
+        CheckError: its outputs are not the source framework's, or it missed a gate.
+    """
+    plan, on = task.plan, here.gpu
+    run.stages.clear()
+    engine, verification, is_refitted = _make(run, task, here, candidate)
+    samples = tensors_of(task, plan.samples)
+    rounds = _time(run, engine, samples, plan, on)
+    accuracy = judge_engine(run, engine, plan, evaluation, on) if evaluation is not None else None
+    report = report_of(task)
+    final = report.subject(Role.FINAL)
+    label = final.label if final else "TensorRT"
+    timed = statistics.latency(rounds, batch=_batch(plan)) if rounds else None
+    found = Found(
+        size_bytes=engine.files.bytes,
+        latency_ms=latency_interval(timed) if timed else None,
+        low_precision=low_precision(final, plan.precision.bits) if final else None,
+        drop=plan.accuracy.source - accuracy.value if plan.accuracy and accuracy else None,
+        outputs=verification.outputs,
+    )
+    max_drop = plan.accuracy.max_drop if plan.accuracy else None
+    gates = judge(plan.gates, plan.check, found, unknown=Verdict.INCONCLUSIVE, max_drop=max_drop)
+    check = checked(f"{label}, built on {on.name}", "the source framework", verification)
+    report = msgspec.structs.replace(
+        report,
+        status=Status.OK,
+        exit_code=0,
+        engine=EngineState.BUILT,
+        created=datetime.now(UTC).replace(microsecond=0),
+        stages=(*report.stages, *staged(run)) if task.pending else staged(run),
+        checks=(*(each for each in report.checks if each.subject != check.subject), check),
+        gates=gates,
+        accuracy=described(report.accuracy, plan.accuracy, accuracy, gates),
+        subjects=tuple(_with_figures(s, engine, rounds, plan) if s.role is Role.FINAL else s for s in report.subjects),
+        measured_how=tuple(
+            dict.fromkeys(
+                (
+                    *(how for how in report.measured_how if how != EMULATED),
+                    *_measured_how(label, rounds, accuracy, on),
+                    *(("The engine is another version's, refitted with these weights.",) if is_refitted else ()),
+                )
+            )
+        ),
+    )
+    _require_gates(report, found, engine)
+    return Finished(engine, msgspec.structs.replace(report, worse=worsened(report)), is_refitted)
+
+
+def report_of(task: Task) -> Report:
+    """Return the report that a version has.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    path = task.inputs / "report.json"
+    return read_report(read_record(path), where=str(path))
+
+
+def tensors_of(task: Task, names: dict[str, str]) -> Tensors:
+    """Return recorded tensors that a build.json names."""
+    return Tensors(files=gather(task.inputs, names))
+
+
+def _make(run: Runner, task: Task, here: Here, candidate: Refittable | None) -> tuple[Engine, Verification, bool]:
+    """Refit where that gives the right numbers, else build; return the engine, what the check saw, and which it was.
+
+    Raises:
+        StepError: TensorRT could not build it.
+        CheckError: what was built does not give the source framework's outputs.
+    """
+    plan = task.plan
+    model = Model(files=gather(task.inputs, plan.model), interface=plan.interface)
+    if candidate is not None:
+        made = refitted(run, candidate, model, plan, on=here.gpu)
+        if made is not None:
+            verification = _verify(run, task, made)
+            if verification.passed:
+                return made, verification, True
+            _warn_of_refit(run, "its outputs are not the source framework's")
+    engine = run(build_tensorrt, model, plan.profiles, plan.options, on=here.gpu)
+    verification = _verify(run, task, engine)
+    refuse_difference(
+        verification,
+        "the built engine",
+        "the source framework",
+        hint="convert in a higher precision, or allow more with --max-error or --min-sqnr",
+    )
+    return engine, verification, False
+
+
+def _verify(run: Runner, task: Task, engine: Engine) -> Verification:
+    plan = task.plan
+    answers = run(run_tensorrt, engine.files, tensors_of(task, plan.samples))
+    return hold_against(list(tensors_of(task, plan.references)), list(answers), plan.precision, plan.tolerance)
+
+
+def _warn_of_refit(run: Runner, why: str) -> None:
+    run.observe(Warned(code="build.refit", message=f"the refitted engine is not used: {why}; it is built anew"))
+
+
+def _with_figures(subject: Subject, engine: Engine, rounds: list[Timing], plan: BuildPlan) -> Subject:
+    return msgspec.structs.replace(
+        subject,
+        file_bytes=engine.files.bytes,
+        emulated=False,
+        latency=statistics.latency(rounds, batch=_batch(plan)) if rounds else None,
+        throughput_per_s=statistics.throughput(rounds, batch=_batch(plan)) if rounds else None,
+    )
+
+
+def _time(run: Runner, engine: Engine, samples: Tensors, plan: BuildPlan, on: Gpu) -> list[Timing]:
+    """Time the engine where a gate asks how long it takes."""
+    limit = plan.gates.max_latency
+    if limit is None:
+        return []
+    seconds = PLANS[MeasureMode.QUICK].seconds
+    contenders = {"": Contender(time_tensorrt, engine.files, inputs=samples, seconds=seconds, on=on)}
+    rounds = measure_latency(run, contenders, MeasureMode.QUICK).timings[""]
+    found = latency_interval(statistics.latency(rounds, batch=1))
+    if run.stages[-1].cached and at_most(limit, found) is not Verdict.PASSED:
+        rounds = measure_latency(run, contenders, MeasureMode.QUICK, fresh=True).timings[""]
+    return rounds
+
+
+def _measured_how(label: str, rounds: list[Timing], accuracy: Accuracy | None, on: Gpu) -> Iterator[str]:
+    if rounds:
+        yield (
+            f"{label} was timed by convkit build on {on.name}, alone, in {len(rounds)} rounds, copies to the GPU and "
+            "back included; the other models were timed where the model was converted."
+        )
+    if accuracy is not None:
+        yield f"{label}'s accuracy was judged anew by convkit build on {on.name}, on {accuracy.samples} samples."
+
+
+def _batch(plan: BuildPlan) -> int:
+    first = plan.interface.inputs[0].dims[:1]
+    return first[0] if first and isinstance(first[0], int) else 1
+
+
+def _require_gates(report: Report, found: Found, engine: Engine) -> None:
+    """Hold the engine against the gates that were asked for when it was prepared.
+
+    Raises:
+        CheckError: one was missed, or could not be judged for sure; its document names the engine that was built.
+    """
+    try:
+        refuse_missed(report.gates, found)
+    except CheckError as error:
+        failure = Failure(code=error.code, stage=error.stage, message=error.message, hint=error.hint)
+        error.document = msgspec.structs.replace(
+            report,
+            status=Status.FAILED,
+            exit_code=int(error.exit_status),
+            candidate=str(engine.files.file()),
+            report=None,
+            error=failure,
+        )
+        raise

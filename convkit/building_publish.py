@@ -1,0 +1,168 @@
+"""Publishing an engine with what it was built from, beside the engines of other GPUs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from convkit import __version__
+from convkit.building_engine import Finished, report_of
+from convkit.building_work import Task
+from convkit.pipeline.artifact import digest_file, read_record
+from convkit.pipeline.identity import library_versions
+from convkit.pipeline.runner import Runner
+from convkit.pipeline.step import ENVIRONMENTS
+from convkit.report.document import Report
+from convkit.report.files import report_files
+from convkit.serving.engine_files import known_names, name_engines
+from convkit.serving.engine_names import with_names
+from convkit.serving.holding import locked
+from convkit.serving.manifest import results, write_manifest
+from convkit.serving.publish import (
+    CONFIG,
+    MANIFEST,
+    MODEL_FOLDER,
+    RECORDS,
+    Publication,
+    discard_pending,
+    publish,
+)
+from convkit.serving.signature import SIGNATURE, Signer
+from convkit.serving.statement import read_statement
+from convkit.serving.surroundings import surroundings
+from convkit.targets.build_plan import FILE_NAME
+from convkit.targets.engine_records import ENGINES, EVERY_ARCHITECTURE, BuiltEngine, encode_engines, is_whole
+from convkit.targets.here import Here
+from convkit.targets.trt_api import Flavour
+from convkit.targets.trt_build import ENGINE_FILES
+
+_DEFAULT = ENGINE_FILES[Flavour.TENSORRT]
+
+
+class Plans(msgspec.Struct, frozen=True, kw_only=True):
+    """The engines of a version as they are to be published."""
+
+    records: tuple[BuiltEngine, ...]
+    files: dict[str, Path]
+    """By the names in the version's directory."""
+    names: dict[str, str]
+    """By compute capability, of the whole model; empty: every GPU loads the default."""
+
+
+def publish_engine(run: Runner, task: Task, here: Here, made: Finished | None, signer: Signer | None) -> Report:
+    """Publish an engine under its version; what was pending goes away with that.
+
+    Args:
+        run: keeps account.
+        task: the version.
+        here: this machine.
+        made: the engine; None: those that stand are taken over into another repository as they are.
+        signer: signs the manifest.
+
+    Raises:
+        InputError: the repository cannot be written.
+        MissingError: its disk is full, or fails.
+    """
+    with run.account("publish", "Publish"), locked(task.target):
+        publication = _publication(task, _plans(task, here, made))
+        report = msgspec.structs.replace(
+            made.report if made is not None else _standing_report(task),
+            repository=str(task.target),
+            model=str(task.model),
+            version=task.number,
+            report=str(task.place / RECORDS / "report.json"),
+            candidate=None,
+            error=None,
+        )
+        records = {**report_files(report), **({SIGNATURE: signer.sign(publication.manifest)} if signer else {})}
+        rendered = {f"{RECORDS}/{name}": data for name, data in records.items()}
+        publish(
+            task.target,
+            msgspec.structs.replace(publication, files={**publication.files, **rendered}),
+            version=task.number,
+            replace=True,  # the number was given when it was prepared
+            same_interface=True,
+        )
+        if task.pending and not task.elsewhere:
+            discard_pending(task.inputs)
+    return report
+
+
+def _standing_report(task: Task) -> Report:
+    folder, _ = task.base()
+    return report_of(task if folder is None else msgspec.structs.replace(task, inputs=folder / RECORDS))
+
+
+def _plans(task: Task, here: Here, made: Finished | None) -> Plans:
+    """Put the new engine beside those of other kinds of GPU, each under its name."""
+    folder, standing = task.base()
+    everywhere = task.plan.options.hardware_compatibility == EVERY_ARCHITECTURE
+    found = [(each, folder / each.file) for each in standing if folder is not None and is_whole(folder, each)]
+    if made is not None:
+        others = [] if everywhere else [(e, p) for e, p in found if _capability(e) != here.gpu.compute_capability]
+        found = [*others, (_engine_of(task, here, made), made.engine.files.file())]
+    names = {} if everywhere else name_engines(known_names(task.model), [_capability(e) for e, _ in found], _DEFAULT)
+    named = [(msgspec.structs.replace(e, file=names.get(_capability(e), _DEFAULT)), path) for e, path in found]
+    return Plans(records=tuple(each for each, _ in named), files={each.file: path for each, path in named}, names=names)
+
+
+def _engine_of(task: Task, here: Here, made: Finished) -> BuiltEngine:
+    return BuiltEngine(
+        file=_DEFAULT,
+        digest=digest_file(made.engine.files.file()),
+        gpu=here.gpu,
+        tensorrt=here.tensorrt,
+        built_from=task.digest,
+        refitted=made.refitted,
+    )
+
+
+def _capability(engine: BuiltEngine) -> str:
+    return engine.gpu.compute_capability
+
+
+def _publication(task: Task, plans: Plans) -> Publication:
+    """Make a version of its engines and of what they were built from."""
+    manifest = read_record(task.inputs / MANIFEST)
+    around = _around(task)
+    config = with_names(around.pop(CONFIG), plans.names)
+    named = [*task.plan.files, FILE_NAME]
+    files: dict[str, Path | bytes] = {
+        **plans.files,
+        **{f"{RECORDS}/{name}": task.inputs / name for name in named},
+        f"{RECORDS}/{ENGINES}": encode_engines(plans.records),
+    }
+    told = _told_of(task, manifest)
+    return Publication(
+        name=task.source.name,
+        files=files,
+        manifest=write_manifest(
+            files=files,
+            beside={**{name: data for name, data in around.items() if name in told}, CONFIG: config},
+            options={
+                "engine": msgspec.to_builtins(task.plan.options),
+                "gpus": {each.file: msgspec.to_builtins(each.gpu) for each in plans.records},
+            },
+            sources=results(manifest) if task.pending else read_statement(manifest).sources,
+            versions={"convkit": __version__, **library_versions(ENVIRONMENTS["tensorrt"])},
+        ),
+        config=config,
+        beside=around,
+    )
+
+
+def _around(task: Task) -> dict[str, bytes]:
+    """Return the files of the model's own folder: those that wait with a pending version, else those that stand."""
+    if not task.pending:
+        standing = surroundings(task.source)
+        return {**standing, **({CONFIG: config} if (config := surroundings(task.model).get(CONFIG)) else {})}
+    folder = task.inputs / MODEL_FOLDER
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _told_of(task: Task, manifest: bytes) -> set[str]:
+    """Return the names of those of them that the manifest tells of."""
+    if task.pending:
+        return {name.removeprefix(f"{MODEL_FOLDER}/") for name in results(manifest)}
+    return set(read_statement(manifest).byproducts)
