@@ -3,7 +3,7 @@
 trt_api        the seam to the modules `tensorrt` and `tensorrt_rtx`; trt_types says what of them is used
 trt_profile    where Q/DQ pairs go
 trt_options    the recipe's tables          trt_profiles   the shapes that an engine is built for
-trt_parse      the parser's verdict         trt_findings   that verdict in words, with what to do
+trt_preflight  convkit's rules (trt_rules…) and the parser's verdict (trt_parse) in words (trt_findings)
 trt_settings   TensorRT's own settings by name, held against what its releases have
 trt_build      ONNX to an engine            trt_run        an engine on recorded inputs
 trt_progress   how far a build is, and its end by Ctrl-C     trt_timings    the timing cache
@@ -43,7 +43,7 @@ from convkit.targets.trt_options import (
     has_fp8,
     only_with_fp8,
 )
-from convkit.targets.trt_parse import parse_rtx
+from convkit.targets.trt_preflight import gate, warn_of_rules
 from convkit.targets.trt_profile import TENSORRT_PROFILE
 from convkit.targets.trt_profiles import Profile, profiles_for
 from convkit.targets.trt_run import answer_tensorrt, run_tensorrt, time_tensorrt
@@ -105,6 +105,7 @@ class TensorRT:
         if here is not None and job.precision is Precision.FP8 and not has_fp8(here.compute_capability):
             raise _no_fp8(here)
         if here is not None:
+            warn_of_rules(run, model, profiles)
             engine = run(build_tensorrt, model, profiles, table, on=here)
             sources |= _record(engine, here, sources)
             built = _built(engine, sources, answers=run(run_tensorrt, engine.files, job.samples))
@@ -129,7 +130,7 @@ class TensorRT:
             files=sources,
             profiles=profiles,
             facts=(
-                _verdict(run, model),
+                gate(run, model, profiles),
                 "The engine is still to be built: run 'convkit build' where the GPU is.",
                 *((_FP8_GPUS,) if job.precision is Precision.FP8 else ()),
             ),
@@ -177,6 +178,7 @@ class TensorRTRTX:
         job = with_work(run, model, job)
         profiles = run(profiles_for, model.interface, table, seen=job.recorded)
         sources = _sources(model, profiles, table, job, Flavour.TENSORRT_RTX)
+        warn_of_rules(run, model, profiles)
         engine = run(build_rtx, model, profiles, table)
         built = with_layers(run.observe, _built(engine, sources), engine.inspected, job)
         return msgspec.structs.replace(built, files={**built.files, **_for_onnxruntime(run, model, engine)})
@@ -303,30 +305,3 @@ def _built(engine: Engine, sources: Mapping[str, Path | bytes], *, answers: Tens
             f"for compute capability {', '.join(engine.compute_capabilities)}.",
         ),
     )
-
-
-def _verdict(run: Runner, model: Model) -> str:
-    """Let the parser that needs no GPU judge the model, where it is installed, and say what it found.
-
-    Raises:
-        StepError: it does not take the model.
-    """
-    if not installed(Flavour.TENSORRT_RTX):
-        run.observe(
-            Warned(
-                code="tensorrt.not-parsed",
-                message="no TensorRT parser has seen the model: pip install 'convkit[tensorrt-rtx]' for one that "
-                "needs no GPU",
-            )
-        )
-        return "No TensorRT parser has seen the model."
-    parsed = run(parse_rtx, model)
-    parsed.refuse_for(Flavour.TENSORRT)
-    doubtful = parsed.doubtful_for(Flavour.TENSORRT)
-    for finding in doubtful:
-        message = f"TensorRT-RTX does not take {finding}; TensorRT may have a plugin for it"
-        run.observe(Warned(code="tensorrt.doubtful", message=message))
-    stood_in = f"TensorRT-RTX {parsed.version} parsed the model in TensorRT's place"
-    if doubtful:
-        return f"{stood_in}: {len(doubtful)} nodes want a plugin that it does not have."
-    return f"{stood_in}: it takes every node ({parsed.layers} layers)."

@@ -7,9 +7,9 @@ import msgspec
 from convkit.graph.model import Model
 from convkit.pipeline import events
 from convkit.pipeline.step import step
-from convkit.targets.trt_api import Api, Flavour, Network, open_api
 from convkit.targets.finding import Finding
-from convkit.targets.trt_findings import findings_of, interface_findings, refuse
+from convkit.targets.trt_api import Api, Flavour, Network, open_api
+from convkit.targets.trt_findings import findings_of, interface_findings
 
 
 class Parsed(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,16 +32,6 @@ class Parsed(msgspec.Struct, frozen=True, kw_only=True):
         """Return the findings that may not hold for `target`: it may have a plugin that a stand-in lacks."""
         stood_in = self.flavour is not target
         return tuple(finding for finding in self.findings if stood_in and finding.wants_plugin)
-
-    def refuse_for(self, target: Flavour) -> None:
-        """Pass when nothing certain stands against building the model for `target`.
-
-        Raises:
-            StepError: lists what does (code ``tensorrt.unsupported``).
-        """
-        doubtful = self.doubtful_for(target)
-        certain = tuple(finding for finding in self.findings if finding not in doubtful)
-        refuse(certain, target, stage="compile")
 
 
 @step(version=1, stage="check", title="Parse with TensorRT-RTX", needs="tensorrt-rtx")

@@ -6,13 +6,16 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from convkit.errors import StepError
 from convkit.graph.facts import read_facts
 from convkit.graph.model import Model
+from convkit.pipeline.events import Warned
 from convkit.pipeline.runner import Runner
 from convkit.pipeline.step import step
 from convkit.targets.cuda_driver import driver_present
 from convkit.targets.finding import Finding, Weight
 from convkit.targets.trt_api import Flavour, installed
+from convkit.targets.trt_findings import refuse
 from convkit.targets.trt_parse import Parsed, parse_rtx, parse_tensorrt
 from convkit.targets.trt_profiles import Profile
 from convkit.targets.trt_rules import OPERATORS, apply
@@ -70,9 +73,66 @@ def preflight(run: Runner, model: Model, profiles: tuple[Profile, ...], target: 
     ruled = run(apply_rules, model, profiles)
     flavour = parser_here(target)
     if flavour is None:
-        return Verdict(findings=ordered(ruled.findings), parsed=None)
-    parsed = run(parse_tensorrt if flavour is Flavour.TENSORRT else parse_rtx, model)
+        return Verdict(findings=ordered(_weighed(each, set(), target) for each in ruled.findings), parsed=None)
+    try:
+        parsed = run(parse_tensorrt if flavour is Flavour.TENSORRT else parse_rtx, model)
+    except StepError as error:
+        if error.code != "worker.died":
+            raise
+        return Verdict(findings=(_ended(flavour, error), *ordered(ruled.findings)), parsed=None)
     return Verdict(findings=judged(ruled.findings, parsed, target), parsed=parsed)
+
+
+def _ended(flavour: Flavour, error: StepError) -> Finding:
+    return Finding(
+        code="parser-ended",
+        node="the model",
+        operator="graph",
+        reason=f"{flavour.product}'s parser has ended its process on it: {error.message}",
+        fix="mend what else is found; where nothing is, halve the graph with onnx.utils.extract_model until it shows",
+        found_by=(flavour.product,),
+        beyond_parser=True,
+    )
+
+
+def gate(run: Runner, model: Model, profiles: tuple[Profile, ...]) -> str:
+    """Judge a model whose TensorRT engine is built elsewhere, warn of what is doubtful, and say who judged.
+
+    Raises:
+        StepError: TensorRT does not take it (code ``tensorrt.unsupported``).
+    """
+    verdict = preflight(run, model, profiles, Flavour.TENSORRT)
+    refuse(verdict.of(Weight.ERROR), Flavour.TENSORRT, stage="compile")
+    doubtful = [finding for finding in verdict.of(Weight.WARNING) if finding.wants_plugin]
+    warn_of(run, verdict)
+    if verdict.parsed is None:
+        run.observe(
+            Warned(
+                code="tensorrt.not-parsed",
+                message="no TensorRT parser has seen the model: pip install 'convkit[tensorrt-rtx]' for one that "
+                "needs no GPU",
+            )
+        )
+        return "No TensorRT parser has seen the model; convkit's own rules find nothing against it."
+    stood_in = f"{verdict.parsed.label} parsed the model in TensorRT's place"
+    if doubtful:
+        return f"{stood_in}: {len(doubtful)} nodes want a plugin that it does not have."
+    return f"{stood_in}: it takes every node ({verdict.parsed.layers} layers)."
+
+
+def warn_of_rules(run: Runner, model: Model, profiles: tuple[Profile, ...]) -> None:
+    """Warn of what only the rules see in a model that is built here, where the builder says the rest."""
+    ruled = run(apply_rules, model, profiles)
+    seen = tuple(finding for finding in ruled.findings if finding.beyond_parser)
+    warn_of(run, Verdict(findings=seen, parsed=None), Weight.ERROR, Weight.WARNING)
+
+
+def warn_of(run: Runner, verdict: Verdict, *weights: Weight) -> None:
+    """Tell findings as warnings, those of these weights: by default the warnings."""
+    for finding in verdict.findings:
+        if finding.severity in (weights or (Weight.WARNING,)):
+            code = "tensorrt.doubtful" if finding.wants_plugin else "tensorrt.preflight"
+            run.observe(Warned(code=code, message=f"{finding}; {finding.fix}"))
 
 
 def judged(ruled: Sequence[Finding], parsed: Parsed, target: Flavour) -> tuple[Finding, ...]:

@@ -13,7 +13,7 @@ from convkit.pipeline.cache import Cache
 from convkit.pipeline.events import Event, Warned
 from convkit.pipeline.runner import Runner
 from convkit.spec.options import CheckOptions, EngineMode, Precision
-from convkit.targets import tensorrt
+from convkit.targets import tensorrt, trt_preflight
 from convkit.targets.build_plan import read_build_plan, verify_files
 from convkit.targets.target import Compiled, Job, Target, open_target, refuse_impossible
 from convkit.targets.trt_api import Flavour
@@ -105,11 +105,12 @@ def test_a_model_that_may_want_a_plugin_is_deferred_with_a_warning(
 
 
 def test_where_no_parser_is_installed_the_user_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt, "installed", lambda _: False)
+    for module in (tensorrt, trt_preflight):
+        monkeypatch.setattr(module, "installed", lambda _: False)
 
     made, happened = compiled("tensorrt", model_of(conv_network()), tmp_path)
 
-    assert made.facts[0] == "No TensorRT parser has seen the model."
+    assert made.facts[0].startswith("No TensorRT parser has seen the model")
     assert [event.code for event in happened if isinstance(event, Warned)] == ["tensorrt.not-parsed"]
 
 
