@@ -30,6 +30,7 @@ from convkit.pipeline.runner import Runner
 from convkit.quantize.result import Quantized
 from convkit.report import document
 from convkit.report.document import Calibration, Caution, Check, Engine, Failure, Report, Role, Status, Subject
+from convkit.report.engine import engine_inside
 from convkit.report.gates import latency_interval, low_precision, speedup_interval
 from convkit.report.speeds import Speeds
 from convkit.report.verdict import worsened
@@ -183,6 +184,7 @@ class Dossier:
             else Calibration(
                 method=self.quantized.method, samples=self.quantized.samples, source=self.calibration_source
             ),
+            inside=engine_inside(self.compiled.layers, self.compiled.placed) if self.compiled else None,
             machine=machine(),
             libraries={name: library_version(name) for name in LIBRARIES if library_version(name) != "absent"},
             measured_how=self._measured_how(),

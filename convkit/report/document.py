@@ -16,6 +16,7 @@ from convkit.errors import ConvkitError, InputError
 from convkit.measure.compare import OutputDifference
 from convkit.measure.conditions import Conditions
 from convkit.measure.gates import Gate, Verdict
+from convkit.report.engine import EngineInside
 from convkit.spec.damage import NOT_JSON
 
 
@@ -318,6 +319,8 @@ class Report(Result, frozen=True, kw_only=True, tag="convkit.report/1"):
     """What `--quantize auto` considered, a sentence each, the choice last; empty: the precision was asked for."""
     trials: tuple[Trial, ...] = ()
     """The search for a model within the accuracy budget, in the order in which they were judged; empty: none."""
+    inside: EngineInside | None = None
+    """The layers of the built engine; None where none was built, or it does not tell."""
     machine: Machine | None = None
     libraries: dict[str, str] = {}
     """Distributions that took part, and their versions."""

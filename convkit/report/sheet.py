@@ -8,6 +8,7 @@ import msgspec
 
 from convkit.report import gates, units
 from convkit.report.document import Check, Report, Role, Simplification, Status, Subject
+from convkit.report.engine_sheet import engine_sections
 from convkit.report.section import Section, Table, facts, plain, plain_section
 from convkit.report.speed_sheet import how_sections, machine_sections, speed_sections
 from convkit.report.verdict import improved
@@ -67,8 +68,8 @@ def _better(report: Report) -> Iterator[str]:
 
 def _sections(report: Report) -> Iterator[Section]:
     for make in (
-        _warnings, _before_after, speed_sections, _gates, _choice, _accuracy, _search, _numbers, _result, _calibration,
-        _operators, _steps, _source, machine_sections, how_sections,
+        _warnings, _before_after, speed_sections, _gates, _choice, _accuracy, _search, _numbers, _result,
+        engine_sections, _calibration, _operators, _steps, _source, machine_sections, how_sections,
     ):  # fmt: skip
         yield from make(report)
 
