@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ import pytest
 from e2e.networks import write_scale
 from e2e.published import files_below, hold_config_to_model, read_config
 from nobody import needs_root, open_to_all
+from triton_server.server import installation, lay_out_backends
 
 from containers.dockerfile import ROOT, Image, build, fresh_python, python_of_the_tests, read_dockerfile
 
@@ -46,7 +48,9 @@ def converter(tmp_path_factory: pytest.TempPathFactory) -> Image:
     return with_convkit_of_the_tests(build(CONVERT, folder, python=python_of_the_tests, skip=installs))
 
 
-def run_as_dl_inference(image: Image, source: Path, target: Path, kind: str, **more: str) -> tuple[int, str, str]:
+def run_as_dl_inference(
+    image: Image, source: Path, target: Path, kind: str, *arguments: str, **more: str
+) -> tuple[int, str, str]:
     """Run the converter as `docker run -v FOLDER:/workspace/source_model -e ... tis-model-convert` does."""
     workspace = image.path("/workspace")
     workspace.mkdir(exist_ok=True)
@@ -55,7 +59,7 @@ def run_as_dl_inference(image: Image, source: Path, target: Path, kind: str, **m
         image.path(inside).unlink(missing_ok=True)
         image.path(inside).symlink_to(folder)
     return image.run(
-        CONVERT.final.last("ENTRYPOINT").words(),
+        [*CONVERT.final.last("ENTRYPOINT").words(), *arguments],
         SOURCE_MODEL_PATH="/workspace/source_model",
         TARGET_MODEL_PATH="/workspace/source_model" if source == target else "/workspace/target_model",
         MODEL_NAME="digits-666",
@@ -69,7 +73,7 @@ def test_the_converter_takes_dl_inferences_folder_and_leaves_its_files_there(con
     shutil.copytree(SAMPLES / "digits_cnn", folder)
     before = files_below(folder)
 
-    status, _, stderr = run_as_dl_inference(converter, folder, folder, "pytorch")
+    status, _, stderr = run_as_dl_inference(converter, folder, folder, "pytorch", "--measure", "none")
 
     assert status == 0, stderr
     assert_as_dl_inference_left_it(folder, before, ("image", "logits"), batch=8)
@@ -154,6 +158,23 @@ def server(built_server: Path, tmp_path: Path) -> Image:
     return image
 
 
+@pytest.fixture(scope="module")
+def for_onnx_runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the example's model for ONNX Runtime, where nothing waits for a GPU."""
+    folder = tmp_path_factory.mktemp("onnxruntime")
+    program = Path(sys.executable).with_name("convkit")
+    arguments = ["--trust", "--measure", "none", "--output", folder / "models"]
+    environment = {**os.environ, "CONVKIT_CACHE_DIR": str(folder / "cache")}
+    subprocess.run([program, "convert", SAMPLES / "digits_cnn", *arguments], env=environment, check=True)
+    return folder / "models"
+
+
+def put_into(image: Image, repository: Path) -> None:
+    """Serve another repository, as a volume over the image's own."""
+    shutil.rmtree(image.path("/models"))
+    shutil.copytree(repository, image.path("/models"))
+
+
 ENTRY = [*SERVE.final.last("ENTRYPOINT").words()[1:], *SERVE.final.last("CMD").words()]
 """What the image starts, without NVIDIA's own entrypoint, which is in the base image."""
 
@@ -187,11 +208,10 @@ def test_without_a_gpu_the_server_is_not_started_and_what_is_missing_is_said(ser
 
 
 def test_where_nothing_is_pending_the_server_takes_the_place_of_convkit_and_is_told_to_stop(
-    server: Image,
+    server: Image, for_onnx_runtime: Path
 ) -> None:
-    """The repository is ONNX Runtime's, where nothing waits for a GPU. docker stop sends SIGTERM."""
     notes = a_server(server)
-    with_onnx_runtime_instead(server)
+    put_into(server, for_onnx_runtime)
 
     process = server.start(ENTRY)
     deadline = time.monotonic() + 60
@@ -207,13 +227,55 @@ def test_where_nothing_is_pending_the_server_takes_the_place_of_convkit_and_is_t
     assert server.path("/engines/digits_cnn/1/model.onnx").is_file()
 
 
-def with_onnx_runtime_instead(image: Image) -> None:
-    """Put the example's model, converted for ONNX Runtime, in the place of the one whose engine is pending."""
-    shutil.copytree(SAMPLES / "digits_cnn", image.path("/source"))
-    shutil.rmtree(image.path("/models"))
-    words = ["convkit", "convert", "/source", "--name", "digits_cnn", "--trust", "--measure", "none", "-o", "/models"]
-    status, _, stderr = image.run(words)
-    assert status == 0, stderr
+@pytest.mark.triton
+def test_a_real_server_is_healthy_by_the_images_own_check_and_stops_by_itself_when_docker_says_so(
+    server: Image, for_onnx_runtime: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    prefix = the_real_server(server, port)
+    put_into(server, for_onnx_runtime)
+    check = json.loads(SERVE.final.last("HEALTHCHECK").text.removeprefix("CMD"))
+    check[-1] = check[-1].replace(":8000/", f":{port}/")
+
+    assert server.run(check)[0] != 0, "nothing answers yet"
+    process = server.start(ENTRY)
+    try:
+        deadline = time.monotonic() + 90
+        while (healthy := server.run(check)[0] == 0) is False and time.monotonic() < deadline:
+            assert process.poll() is None, process.communicate()[1][-4000:]
+            time.sleep(0.2)
+        process.terminate()
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        for left in Path("/dev/shm").glob(f"{prefix}*"):
+            left.unlink(missing_ok=True)
+
+    assert healthy
+    assert process.returncode == 0, stderr
+    assert "Timeout" in stderr or "Signal (15) received" in stderr
+
+
+def the_real_server(image: Image, port: int) -> str:
+    """Lay Triton on the image's path, with ONNX Runtime's backend; return the prefix of its shared memory."""
+    found = installation()
+    lay_out_backends(image.path("/opt/tritonserver/backends"), found, ("onnxruntime",))
+    prefix = f"convkit_docker_{port}_"
+    options = [
+        f"--backend-directory={image.path('/opt/tritonserver/backends')}",
+        f"--backend-config=python,shm-region-prefix-name={prefix}",
+        *("--http-address=127.0.0.1", f"--http-port={port}"),
+        *("--allow-grpc=false", "--allow-metrics=false", "--exit-timeout-secs=5"),
+    ]
+    exports = [f"export {name}='{found.variables()[name]}'" for name in ("PATH", "LD_LIBRARY_PATH")]
+    program = image.path("/python/bin/tritonserver")
+    program.write_text(
+        "\n".join(["#!/bin/sh", *exports, f'exec {found.server} "$@" {" ".join(options)}', ""]), encoding="utf-8"
+    )
+    program.chmod(0o755)
+    return prefix
 
 
 @pytest.mark.soak
