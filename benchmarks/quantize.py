@@ -136,7 +136,7 @@ def main() -> None:
         type=lambda name: Path(name).resolve(),
         help="an empty folder for the models; by default they are thrown away",
     )
-    parser.add_argument("--budget", action="store_true", help="compare the search for a model within 1 %% instead")
+    parser.add_argument("--budget", action="store_true", help="compare the searches within an accuracy budget instead")
     parser.add_argument("--output", type=Path, help="JSON file for every single figure")
     options = parser.parse_args()
     here = machine()

@@ -22,6 +22,9 @@ SUFFIXES = frozenset(
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "F")
 """Pillow's words for more than 8 bits a channel."""
 
+MOST_PIXELS = 1 << 27
+"""Of an image once it is resized: 400 MB in RGB. One that is long and narrow grows large where its short side does."""
+
 
 class ImageForm(msgspec.Struct, frozen=True, kw_only=True):
     """What a model's input takes of an image."""
@@ -89,12 +92,12 @@ def image_array(path: Path, form: ImageForm, options: PreprocessOptions) -> np.n
     """Return an image as one row of the input.
 
     Raises:
-        InputError: it cannot be read, or is smaller than what is to be cropped from it.
+        InputError: it cannot be read, would be huge once resized, or is smaller than what is to be cropped from it.
     """
     import numpy as np
 
     image = open_image(path, form.colour)
-    image = _resized(image, form, options)
+    image = _resized(image, form, options, path)
     image = _cropped(image, options, path)
     pixels = np.asarray(image)
     if form.colour is Colour.BGR:
@@ -126,7 +129,7 @@ def open_image(path: Path, colour: Colour = Colour.RGB) -> Image:
         ) from error
 
 
-def _resized(image: Image, form: ImageForm, options: PreprocessOptions) -> Image:
+def _resized(image: Image, form: ImageForm, options: PreprocessOptions, path: Path) -> Image:
     from PIL import Image as pillow  # noqa: N813 - a module of the name of its class
 
     wide, high = image.size
@@ -138,6 +141,12 @@ def _resized(image: Image, form: ImageForm, options: PreprocessOptions) -> Image
         case _:
             whole = options.crop is None
             size = ((form.width or wide), (form.height or high)) if whole else (wide, high)
+    if size[0] * size[1] > MOST_PIXELS:
+        raise InputError(
+            f"{path} has {high} x {wide} pixels, and would have {size[1]} x {size[0]} once it is resized",
+            hint="give both sides, [preprocess] resize = [height, width], or take it out of the folder",
+            code="data.image-size",
+        )
     how = {
         Interpolation.NEAREST: pillow.Resampling.NEAREST,
         Interpolation.BILINEAR: pillow.Resampling.BILINEAR,

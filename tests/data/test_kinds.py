@@ -248,6 +248,15 @@ def test_images_that_do_not_fit_are_told(
     assert message in refusal(InputError, tmp_path, interface, **options).message
 
 
+def test_an_image_that_would_be_huge_once_it_is_resized_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (1, 50_000)).save(tmp_path / "a.png")
+
+    error = refusal(InputError, tmp_path, photo("h", "w", 3), resize=256)
+
+    assert "a.png has 50000 x 1 pixels, and would have 12800000 x 256 once it is resized" in error.message
+    assert error.code == "data.image-size"
+
+
 def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     save_image(tmp_path / "a.png")
     whole = (tmp_path / "a.png").read_bytes()
