@@ -101,6 +101,8 @@ def convert(
 def build(
     repository: StrPath,
     *,
+    everything: bool = False,
+    into: StrPath | None = None,
     observer: Observer | None = None,
     cache: Cache | StrPath | None = None,
     memory_limit: str | int | None = None,
@@ -112,6 +114,8 @@ def build(
 
     Args:
         repository: a model repository, or one model in it: REPOSITORY/NAME.
+        everything: see to live versions too: their engines for this GPU and this TensorRT (`--all`).
+        into: make a ready repository here, and leave the first as it is.
         observer: is called with each event.
         cache: where results are remembered, or the folder of that.
         memory_limit: the most memory of the workers, as ``8GB``; by default what there is.
@@ -120,7 +124,7 @@ def build(
         metric: ``FILE.py:function`` or ``module:function``, the metric of your own that a pending engine is judged by.
 
     Returns:
-        The report of each engine; nothing where nothing was pending.
+        The report of each engine, `unchanged` where it stood already; nothing where nothing was pending.
 
     Raises:
         ConvkitError: as `convert` does; engines that were published before it stay published.
@@ -128,6 +132,8 @@ def build(
     limits = LimitOptions(memory=memory_limit, time=time_limit)
     return building.build(
         Path(repository),
+        everything=everything,
+        into=Path(into) if into is not None else None,
         observer=observer or nobody,
         cache=opened(cache),
         limits=limits,

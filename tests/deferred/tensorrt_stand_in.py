@@ -79,6 +79,12 @@ class BuilderConfig(delegating(rtx.IBuilderConfig)):  # type: ignore[misc]
     def __init__(self, real: Any) -> None:
         self.real = real
         self.profiles: list[Any] = []
+        self.refittable = False
+
+    def set_flag(self, flag: Any) -> None:
+        """Without a driver TensorRT-RTX 1.7.1 fails to build with REFIT, and not with REFIT_INDIVIDUAL."""
+        self.refittable = self.refittable or flag == rtx.BuilderFlag.REFIT
+        self.real.set_flag(rtx.BuilderFlag.REFIT_INDIVIDUAL if flag == rtx.BuilderFlag.REFIT else flag)
 
     def add_optimization_profile(self, profile: Any) -> int:
         self.profiles.append(profile)
@@ -118,6 +124,7 @@ class Builder(delegating(rtx.Builder)):  # type: ignore[misc]
                 for profile in config.profiles
             ],
             "wrong": False,
+            "refittable": config.refittable,
         }
         return packed(header, _parsed[id(network)].read_bytes(), bytes(built))
 
@@ -239,7 +246,7 @@ class Refitter:
     def refit_cuda_engine(self) -> bool:
         wrong = os.environ.get("STAND_IN_WRONG") == "refit"
         self.engine.graph, self.engine.header = self.graph, {**self.engine.header, "wrong": wrong}
-        return os.environ.get("STAND_IN_WRONG") != "refused"
+        return bool(self.engine.header["refittable"]) and os.environ.get("STAND_IN_WRONG") != "refused"
 
 
 class OnnxParserRefitter:
