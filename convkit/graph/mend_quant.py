@@ -55,11 +55,29 @@ def _activation(edit: Edit, node: Placed) -> set[str]:
     new_point = edit.weight(_zeros(scale), f"{quantizer.input(1)}__zero")
     for each in (quantizer, *readers):
         _feed(edit.current(each), new_scale, new_point)
-    for graph in (edit.proto.graph,):
-        for value in graph.value_info:
-            if value.name == quantizer.output(0):
-                value.type.tensor_type.elem_type = 3  # TensorProto.INT8
+    for value in edit.proto.graph.value_info:
+        if value.name == quantizer.output(0):
+            value.type.tensor_type.elem_type = 3  # TensorProto.INT8
+    if bool((point == low).all()):
+        _cut_below_zero(edit, quantizer)
     return names
+
+
+_NEVER_BELOW_ZERO = frozenset(("Relu", "Sigmoid", "Softmax", "Abs", "HardSigmoid", "Exp", "Sqrt"))
+
+
+def _cut_below_zero(edit: Edit, quantizer: Placed) -> None:
+    """Put a Relu before a quantizer that held nothing below 0, where what comes in may be."""
+    from onnx import helper
+
+    maker = edit.facts.makers.get(quantizer.input(0))
+    if maker is not None and maker.operator in _NEVER_BELOW_ZERO:
+        return
+    now = edit.current(quantizer)
+    cut = edit.free(f"{now.input[0]}__not_below_zero")
+    relu = helper.make_node("Relu", [now.input[0]], [cut], name=edit.free(f"{quantizer.name}__cut"))
+    now.input[0] = cut
+    edit.insert(Placed(now, quantizer.name), before=[relu])
 
 
 def _largest(low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -99,12 +99,12 @@ def _narrow(node: Placed, dims: Mapping[str, Dims]) -> str | None:
     if not given or len(kernel) != len(given) or str(node.attribute("auto_pad", "NOTSET")).startswith("SAME"):
         return None
     pads = node.attribute("pads") or [0] * (2 * len(given))
-    dilations = node.attribute("dilations") or [1] * len(given)
+    dilations, strides = (node.attribute(name) or [1] * len(given) for name in ("dilations", "strides"))
     for axis, (size, window) in enumerate(zip(given, kernel, strict=True)):
         if not isinstance(size, int) or not isinstance(window, int):
             continue
-        padded = size + pads[axis] + pads[axis + len(given)]
-        if padded < (window - 1) * dilations[axis] + 1:
+        beyond = (window - 1) * dilations[axis] + 1 - size - pads[axis] - pads[axis + len(given)]
+        if beyond >= strides[axis]:  # below a stride, runtimes slide a window once that reaches over the edge
             return f"its window of {list(kernel)} is larger than the image, {list(given)} with padding"
     return None
 

@@ -629,10 +629,10 @@ def batch_written_into_a_shape() -> onnx.ModelProto:
 
 
 @broken("pool", "MaxPool", profile={"x": ([1, 3, 4, 4], [1, 3, 64, 64], [1, 3, 128, 128])})
-def profile_below_the_stride() -> onnx.ModelProto:
+def profile_below_the_window() -> onnx.ModelProto:
     """The smallest shape of the profile leaves nothing for a pool of 7."""
     return model(
-        [node("MaxPool", "x", "y", "pool", kernel_shape=[7, 7], strides=[7, 7])],
+        [node("MaxPool", "x", "y", "pool", kernel_shape=[7, 7])],
         {"x": (F, [1, 3, "h", "w"])},
         {"y": (F, [1, 3, "oh", "ow"])},
     )
