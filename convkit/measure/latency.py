@@ -30,7 +30,7 @@ class Plan(NamedTuple):
 
 PLANS = {
     MeasureMode.QUICK: Plan(rounds=10, most=40, seconds=0.08, budget=5.0),
-    MeasureMode.FULL: Plan(rounds=20, most=400, seconds=0.1, budget=60.0),
+    MeasureMode.FULL: Plan(rounds=20, most=800, seconds=0.05, budget=60.0),
 }
 
 SMALLEST = 0.015
