@@ -18,10 +18,12 @@ from pathlib import Path
 import pytest
 from e2e.networks import write_scale
 from e2e.published import files_below, hold_config_to_model, read_config
-from nobody import needs_root, open_to_all
+from nobody import as_nobody, needs_root, open_to_all
 from triton_server.server import installation, lay_out_backends
 
 from containers.dockerfile import ROOT, Image, build, fresh_python, python_of_the_tests, read_dockerfile
+from convkit.building import build as build_engines
+from convkit.pipeline.cache import Cache
 
 SAMPLES = ROOT / "sample_models"
 CONVERT, SERVE = (read_dockerfile(ROOT / "docker" / f"{name}.Dockerfile") for name in ("convert", "serve"))
@@ -212,6 +214,7 @@ def test_where_nothing_is_pending_the_server_takes_the_place_of_convkit_and_is_t
 ) -> None:
     notes = a_server(server)
     put_into(server, for_onnx_runtime)
+    before = files_below(server.folder)
 
     process = server.start(ENTRY)
     deadline = time.monotonic() + 60
@@ -225,6 +228,25 @@ def test_where_nothing_is_pending_the_server_takes_the_place_of_convkit_and_is_t
     assert "sleep" in command, "the process that Docker started is the server now"
     assert process.returncode == -signal.SIGTERM
     assert server.path("/engines/digits_cnn/1/model.onnx").is_file()
+    changed = {name for name, digest in files_below(server.folder).items() if before.get(name) != digest}
+    assert {name.partition("/")[0] for name in changed} <= {"cache", "engines", "tmp"}, "the rest may be read-only"
+
+
+@needs_root
+def test_the_images_user_can_write_into_its_volumes(server: Image, for_onnx_runtime: Path) -> None:
+    user = int(SERVE.final.last("USER").text.partition(":")[0])
+    put_into(server, for_onnx_runtime)
+    open_to_all(server.path("/models"))
+
+    def finish(engines: Path) -> None:
+        build_engines(server.path("/models"), everything=True, into=engines, cache=Cache(server.path("/cache")))
+
+    finish(server.path("/tmp/imported-while-root"))
+    raised = as_nobody(lambda: finish(server.path("/engines")), user=user)
+
+    assert raised is None
+    assert {path.stat().st_uid for path in server.path("/engines").rglob("*")} == {user}
+    assert server.path("/engines/digits_cnn/config.pbtxt").is_file()
 
 
 @pytest.mark.triton
