@@ -70,15 +70,25 @@ def opening_it_loads_nothing_heavy(name: str, example: Path, folder: Path) -> No
     """Looking into a model imports no framework: heavy libraries are imported inside steps."""
     program = (
         "import sys; from pathlib import Path; from convkit.source_testing import _opened; "
-        f"_opened({name!r}, Path({str(example.absolute())!r})); "
-        f"sys.stderr.write(' '.join(set({_HEAVY}) & set(sys.modules)))"
+        f"_opened({name!r}, Path({str(example.absolute())!r}))"
     )
+    loads_nothing_heavy(program, folder, what="opening a model")
+
+
+def loads_nothing_heavy(program: str, folder: Path, *, what: str) -> None:
+    """Run a line of Python that has imported `sys` in a process of its own, and see that it imports no framework."""
+    told = f"sys.stderr.write(' '.join(set({_HEAVY}) & set(sys.modules)))"
     environment = {"PYTHONPATH": ":".join(entry for entry in sys.path if entry)}
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=folder, env=environment
+        [sys.executable, "-c", f"{program}; {told}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env=environment,
     )
     assert done.returncode == 0, done.stderr
-    assert not done.stderr, f"opening a model loads {done.stderr}"
+    assert not done.stderr, f"{what} loads {done.stderr}"
 
 
 def it_converts_and_does_nothing_twice(name: str, example: Path, folder: Path) -> None:

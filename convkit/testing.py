@@ -14,8 +14,6 @@ Each check takes the target's name and an empty folder, and raises an AssertionE
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from convkit.graph.quant_profile import QuantProfile
 from convkit.pipeline.cache import Cache
 from convkit.report.document import Report, Status
 from convkit.request import Request, make_request
-from convkit.source_testing import SOURCE_CHECKS
+from convkit.source_testing import SOURCE_CHECKS, loads_nothing_heavy
 from convkit.spec.options import EngineMode, Precision
 from convkit.targets.target import TARGETS, Refusal, open_target, refusal_of
 
@@ -36,8 +34,6 @@ __all__ = ["SOURCE_CHECKS", "TARGET_CHECKS"]
 
 WIDTH = 128
 """Of the model that is converted: the least whose weights are worth writing in INT4."""
-
-_HEAVY = ("numpy", "onnx", "onnxruntime", "torch", "tensorflow", "tensorrt")
 
 ATTRIBUTES: dict[str, type | tuple[type, ...]] = {
     "name": str,
@@ -70,16 +66,8 @@ def it_is_found_and_says_what_it_is(name: str, folder: Path) -> None:
 
 def importing_it_loads_nothing_heavy(name: str, folder: Path) -> None:
     """Naming the target on a command line imports no framework: heavy libraries are imported inside steps."""
-    program = (
-        f"import sys; from convkit.targets.target import open_target; open_target({name!r}); "
-        f"sys.stderr.write(' '.join(set({_HEAVY}) & set(sys.modules)))"
-    )
-    environment = {"PYTHONPATH": ":".join(entry for entry in sys.path if entry)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=folder, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr, f"importing it loads {done.stderr}"
+    program = f"import sys; from convkit.targets.target import open_target; open_target({name!r})"
+    loads_nothing_heavy(program, folder, what="importing it")
 
 
 def its_table_is_sound(name: str, folder: Path) -> None:
