@@ -277,6 +277,7 @@ def _publish(
         precision=order.precision,
         parameters=compiled.parameters,
         accelerator=compiled.accelerator,
+        profiles=compiled.profiles,
     )
     pending = compiled.engine == "deferred"
     files = dict(compiled.files)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,9 +10,11 @@ import msgspec
 
 from convkit.errors import InputError, UsageError
 from convkit.serving.triton_lint import Finding, lint
+from convkit.serving.triton_plan import describe_plan
 from convkit.serving.triton_text import ModelConfig, parse, proto, render
 from convkit.spec.tensor import DType, Interface, TensorSpec
 from convkit.targets.target import Accelerator
+from convkit.targets.trt_profiles import Profile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,6 +64,8 @@ class ServingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Batch sizes that are sent off at once, without waiting for more."""
     max_queue_delay_us: NaturalInt = 100
     """How long, in microseconds, a request may wait for others to join it."""
+    cuda_graphs: bool = False
+    """TensorRT: whether the server captures CUDA graphs of the engine: small batches launch sooner, at more memory."""
     intra_op_threads: PositiveInt | None = None
     """ONNX Runtime: threads inside one operator; None: one for each physical core."""
     inter_op_threads: PositiveInt | None = None
@@ -103,6 +107,8 @@ def model_config(
     warmups: Sequence[Warmup] = (),
     parameters: Mapping[str, str] = MappingProxyType({}),
     accelerator: Accelerator | None = None,
+    profiles: Sequence[Profile] = (),
+    shape_tensors: Collection[str] = (),
 ) -> ModelConfig:
     """Say in Triton's words how a model is served; only fields that Triton 24.10 knows are set.
 
@@ -115,6 +121,8 @@ def model_config(
         options: the recipe's table `[triton]`.
         parameters: what the target tells its backend, in the backend's words.
         accelerator: what the backend is to hand the graph to.
+        profiles: the shapes that a TensorRT plan is built for.
+        shape_tensors: those of its inputs and outputs whose values are shapes.
         warmups: requests to make before a version is ready; left out where `options.warmup` is off.
 
     Raises:
@@ -142,6 +150,8 @@ def model_config(
         _set_onnxruntime(config, options)
     if accelerator is not None:
         _set_accelerator(config, accelerator)
+    if backend == TENSORRT:
+        describe_plan(config, interface, profiles, cuda_graphs=options.cuda_graphs, shape_tensors=shape_tensors)
     for warmup in warmups if options.warmup else ():
         _add_warmup(config, warmup)
     return _sound(config)
@@ -182,6 +192,8 @@ def cpu_config(
         derived.ClearField("platform")
         derived.ClearField("parameters")
         derived.ClearField("optimization")
+        for tensor in (*derived.input, *derived.output):
+            tensor.ClearField("is_shape_tensor")
         _set_onnxruntime(derived, options or ServingOptions())
         if as_written:
             derived.optimization.graph.level = _GRAPH_LEVELS["none"]
@@ -219,6 +231,12 @@ def _refuse_contradictions(options: ServingOptions, kind: str, backend: str, max
             '[triton] kind = "cpu" cannot be: a TensorRT engine runs on a GPU only',
             hint="leave kind out; convkit writes configs/cpu.pbtxt beside it, for --model-config-name=cpu",
             code="triton.engine-on-cpu",
+        )
+    if options.cuda_graphs and backend != TENSORRT:
+        raise UsageError(
+            f"[triton] cuda_graphs is for TensorRT engines, and {backend} runs this model",
+            hint="leave cuda_graphs out, or convert --to tensorrt",
+            code="triton.cuda-graphs",
         )
     if options.dynamic_batching and max_batch_size == 0:
         raise UsageError(

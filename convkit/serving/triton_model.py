@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -27,6 +27,7 @@ from convkit.serving.triton import (
 from convkit.spec.options import Precision
 from convkit.spec.tensor import Interface
 from convkit.targets.target import Accelerator, Target
+from convkit.targets.trt_profiles import Profile
 
 
 class TritonFiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +73,7 @@ def triton_files(
     precision: Precision = Precision.NONE,
     parameters: Mapping[str, str] = MappingProxyType({}),
     accelerator: Accelerator | None = None,
+    profiles: Sequence[Profile] = (),
 ) -> TritonFiles:
     """Write config.pbtxt, the warm-up's data, and configs/cpu.pbtxt where the main configuration wants a GPU.
 
@@ -89,6 +91,7 @@ def triton_files(
         warmups=_warmups(warmup, interface, accelerator),
         parameters=parameters,
         accelerator=accelerator,
+        profiles=profiles,
     )
     beside = {f"{WARMUP}/{file}": warmup.files.file(file).read_bytes() for file in warmup.files.files} if warmup else {}
     if wants_gpu(config) and precision is not Precision.BF16:
