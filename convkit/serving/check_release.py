@@ -16,6 +16,7 @@ from convkit.serving.remark import Remark, Severity, place_in
 from convkit.serving.statement import Statement
 from convkit.serving.triton_text import ModelConfig
 from convkit.targets.build_plan import FILE_NAME, read_build_plan
+from convkit.targets.engine_records import read_engines
 
 _PLAN = ".plan"
 
@@ -64,9 +65,10 @@ def check_tensorrt(
         tensorrt: the version that will load it; None where that is not known.
         server: what carries it, in words.
     """
+    recorded = {engine.file: engine.tensorrt for engine in read_engines(version.records).engines}
     for file in _files(version, config, _PLAN):
         where = place_in(repository, file)
-        built = statement.version_of("tensorrt") if statement else None
+        built = recorded.get(file.name) or (statement.version_of("tensorrt") if statement else None)
         if built is None or tensorrt is None:
             unknown = "which TensorRT built it" if built is None else f"which TensorRT is in {server}"
             yield Remark(
@@ -83,8 +85,8 @@ def check_tensorrt(
                 code="check.release-tensorrt",
                 message=f"{where} was built by TensorRT {built} and cannot be loaded by {server}, whose TensorRT is "
                 f"{tensorrt}",
-                hint="build it again there: convkit convert --to tensorrt with the same model, then convkit build in "
-                "that container; or set [tensorrt] version_compatible for engines that later releases load too",
+                hint="build it again there: convkit build --all in that container; or set [tensorrt] "
+                "version_compatible for engines that later releases load too",
                 path=where,
             )
 

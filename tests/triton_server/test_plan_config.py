@@ -1,4 +1,4 @@
-"""What convkit says of TensorRT plans, read by a real Triton 24.10; without a GPU it gets no further than its backend."""
+"""What convkit says of TensorRT plans, read by a real Triton 24.10, which without a GPU misses its backend only."""
 
 from __future__ import annotations
 
