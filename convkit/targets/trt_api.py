@@ -51,6 +51,7 @@ class Module(Protocol):
     BuilderFlag: types.BuilderFlag
     LayerInformationFormat: types.LayerInformationFormat
     TensorIOMode: types.TensorIOMode
+    TensorLocation: types.TensorLocation
 
     def Builder(self, logger: object, /) -> types.Builder: ...  # noqa: N802
     def OnnxParser(self, network: types.INetworkDefinition, logger: object, /) -> types.OnnxParser: ...  # noqa: N802

@@ -6,6 +6,7 @@ The runtime's engine has one input, `x`, and one output, `y`, twice the input; i
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,6 +33,10 @@ class FakeCuda:
         self.memory: dict[int, ctypes.Array[ctypes.c_char]] = {}
         self.contexts = 0
         self.streams = 0
+        self.pinned: dict[int, ctypes.Array[ctypes.c_char]] = {}
+        self.recording: list[Callable[[], object]] | None = None
+        self.graphs: dict[int, list[Callable[[], object]]] = {}
+        self.launches = 0
 
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("cu") and name == object.__getattribute__(self, "fails"):
@@ -95,6 +100,61 @@ class FakeCuda:
         del self.memory[address.value]
         return 0
 
+    def cuMemAllocHost_v2(self, address: Any, size: Any) -> int:  # noqa: N802
+        buffer = ctypes.create_string_buffer(size.value)
+        address._obj.value = ctypes.addressof(buffer)
+        self.pinned[ctypes.addressof(buffer)] = buffer
+        return 0
+
+    def cuMemFreeHost(self, address: Any) -> int:  # noqa: N802
+        del self.pinned[address.value]
+        return 0
+
+    def cuMemcpyHtoDAsync_v2(self, target: Any, source: Any, size: Any, _: Any) -> int:  # noqa: N802
+        return self.cuMemcpyHtoD_v2(target, source, size)
+
+    def cuMemcpyDtoHAsync_v2(self, target: Any, source: Any, size: Any, _: Any) -> int:  # noqa: N802
+        return self.cuMemcpyDtoH_v2(target, source, size)
+
+    def do(self, work: Callable[[], object]) -> None:
+        """What an engine puts on the stream: done at once, or recorded."""
+        if self.recording is None:
+            work()
+        else:
+            self.recording.append(work)
+
+    def cuStreamBeginCapture_v2(self, _: Any, mode: int) -> int:  # noqa: N802
+        assert mode == 1
+        self.recording = []
+        return 0
+
+    def cuStreamEndCapture(self, _: Any, graph: Any) -> int:  # noqa: N802
+        assert self.recording is not None
+        graph._obj.value = len(self.graphs) + 1
+        self.graphs[graph._obj.value], self.recording = self.recording, None
+        return 0
+
+    def cuGraphInstantiateWithFlags(self, ready: Any, graph: Any, _: Any) -> int:  # noqa: N802
+        ready._obj.value = graph.value
+        return 0
+
+    def cuGraphLaunch(self, ready: Any, _: Any) -> int:  # noqa: N802
+        self.launches += 1
+        for work in self.graphs[ready.value]:
+            work()
+        return 0
+
+    def cuGraphExecDestroy(self, _: Any) -> int:  # noqa: N802
+        return 0
+
+    def cuGraphDestroy(self, graph: Any) -> int:  # noqa: N802
+        del self.graphs[graph.value]
+        return 0
+
+    def everything_is_given_back(self) -> bool:
+        """Tell whether nothing is held any more."""
+        return not (self.memory or self.pinned or self.graphs or self.contexts or self.streams)
+
     def cuMemcpyHtoD_v2(self, target: Any, source: Any, size: Any) -> int:  # noqa: N802
         ctypes.memmove(target.value, source.value, size.value)
         return 0
@@ -108,11 +168,28 @@ Shape = tuple[int, ...]
 
 
 class FakeEngine:
-    """Float32 `x` to `y` = 2 x, of the same shape, or of one that depends on the data."""
+    """Float32 `x` to `y` = 2 x, of the same shape; with `data_dependent` only the rows that begin above 0 are in it.
+
+    Args:
+        profiles: the shapes that it takes.
+        data_dependent: how many rows `y` has shows as it runs.
+        cuda: on whose stream it runs; else at once.
+        fails: when recorded, it refuses.
+    """
 
     num_io_tensors = 2
 
-    def __init__(self, profiles: list[tuple[Shape, Shape, Shape]], *, data_dependent: bool = False) -> None:
+    def __init__(
+        self,
+        profiles: list[tuple[Shape, Shape, Shape]],
+        *,
+        data_dependent: bool = False,
+        cuda: FakeCuda | None = None,
+        fails: bool = False,
+    ) -> None:
+        self.cuda = cuda
+        self.fails = fails
+        self.runs = 0
         self.profiles = profiles
         self.num_optimization_profiles = len(profiles)
         self.data_dependent = data_dependent
@@ -128,6 +205,9 @@ class FakeEngine:
     def get_tensor_dtype(self, _: str) -> SimpleNamespace:
         return SimpleNamespace(name="FLOAT")
 
+    def get_tensor_location(self, _: str) -> str:
+        return "DEVICE"
+
     def get_tensor_profile_shape(self, _: str, profile: int) -> tuple[Shape, Shape, Shape]:
         return self.profiles[profile]
 
@@ -142,6 +222,7 @@ class FakeContext:
         self.engine = engine
         self.shape: Shape | None = None
         self.addresses: dict[str, int] = {}
+        self.allocators: dict[str, Any] = {}
 
     def set_optimization_profile_async(self, profile: int, _: int) -> bool:
         self.engine.used_profiles.append(profile)
@@ -163,12 +244,36 @@ class FakeContext:
         self.addresses[name] = address
         return True
 
-    def execute_async_v3(self, _: int) -> bool:
-        assert self.shape is not None
-        size = int(np.prod(self.shape))
-        x, y = (np.ctypeslib.as_array((ctypes.c_float * size).from_address(self.addresses[name])) for name in "xy")
-        y[:] = 2 * x
+    def set_output_allocator(self, name: str, allocator: Any) -> bool:
+        self.allocators[name] = allocator
         return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        cuda = self.engine.cuda
+        if self.engine.fails and cuda is not None and cuda.recording is not None:
+            return False
+        if cuda is not None:
+            cuda.do(lambda: self.work(stream))
+        else:
+            self.work(stream)
+        return True
+
+    def work(self, stream: int) -> None:
+        assert self.shape is not None
+        self.engine.runs += 1
+        x = self.floats(self.addresses["x"], int(np.prod(self.shape))).reshape(self.shape)
+        found = 2 * x
+        if self.engine.data_dependent:
+            found = found[found[:, 0] > 0]
+            allocator = self.allocators["y"]
+            self.addresses["y"] = allocator.reallocate_output_async("y", 0, found.nbytes, 256, stream)
+            allocator.notify_shape("y", found.shape)
+        if found.size:
+            self.floats(self.addresses["y"], found.size)[:] = found.ravel()
+
+    @staticmethod
+    def floats(address: int, size: int) -> Any:
+        return np.ctypeslib.as_array((ctypes.c_float * size).from_address(address))
 
 
 class FakeTensorRT:
@@ -176,7 +281,9 @@ class FakeTensorRT:
 
     __version__ = "11.4.0.106"
     ILogger = object
+    IOutputAllocator = object
     TensorIOMode = SimpleNamespace(INPUT="INPUT")
+    TensorLocation = SimpleNamespace(HOST="HOST")
 
     def __init__(self, engine: FakeEngine | None = None) -> None:
         self.engine = engine
