@@ -151,6 +151,9 @@ class Engine:
     def get_tensor_dtype(self, name: str) -> SimpleNamespace:
         return SimpleNamespace(name=next(dtype for each, dtype, _ in self.tensors if each == name))
 
+    def get_tensor_location(self, _: str) -> Any:
+        return rtx.TensorLocation.DEVICE
+
     def get_tensor_profile_shape(self, name: str, profile: int) -> Any:
         profiles = self.header["profiles"]
         fixed = next(shape for each, _, shape in self.tensors if each == name)
