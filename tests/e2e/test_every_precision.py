@@ -49,7 +49,10 @@ def test_its_graph_parses_and_builds(digits: Digits, precision: Precision, matri
         return
     low = narrowed(model, precision, gather(data))
 
-    assert build(low, precision).files.bytes > 0
+    engine = build(low, precision)
+    assert engine.files.bytes > 0
+    ranges = [shapes for profile in engine.profiles for shapes in profile.shapes.values()]
+    assert {(shapes.min[0], shapes.max[0]) for shapes in ranges} == {(1, 8)}
     assert (low.files.digest == model.files.digest) == (precision is Precision.NONE)
 
 

@@ -15,7 +15,7 @@ from rtx.steps import PRECISIONS, build, narrowed, samples_of
 
 pytest.importorskip("tensorrt_rtx")
 
-IN_SHORT = (Precision.NONE, Precision.FP16, Precision.INT8, Precision.INT8_FP16, Precision.FP8)
+IN_SHORT = (Precision.NONE, Precision.INT8, Precision.FP8)
 LEAST = {False: 0.6, True: 0.9}
 """The least share of the work that must be in 8 bits, of narrow networks and full ones: all but the first convolution
 and the products of attention, which a narrow one has more of."""
