@@ -10,8 +10,9 @@ COPY convkit /src/convkit
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels /src
 
 FROM ${TRITON}
-# The frameworks to convert from, and the version of TensorRT that the image above holds: empty where it holds none.
-ARG EXTRAS=torch,tensorflow
+# The frameworks to convert from, with the parser that finds what TensorRT would refuse, also where there is no GPU;
+# and the version of TensorRT that the image above holds: empty where it holds none.
+ARG EXTRAS=torch,tensorflow,tensorrt-rtx
 ARG TENSORRT=11.0.0.114
 COPY --from=wheel /wheels /wheels
 COPY constraints.txt /wheels/

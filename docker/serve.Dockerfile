@@ -8,7 +8,8 @@ COPY convkit /src/convkit
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels /src
 
 FROM python:3.11-slim AS convert
-ARG EXTRAS=torch
+# The framework, and the parser that finds without a GPU what TensorRT would refuse.
+ARG EXTRAS=torch,tensorrt-rtx
 COPY --from=wheel /wheels /wheels
 COPY constraints.txt /wheels/
 RUN --mount=type=cache,target=/root/.cache/pip \
