@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False  # typing's own would have to be imported
 if TYPE_CHECKING:
-    from convkit.api import build, check, compare, compare_models, convert, convert_fleet, read_reports
+    from convkit.api import build, check, compare, compare_models, convert, convert_fleet, preflight, read_reports
     from convkit.checking import CheckReport
     from convkit.errors import (
         CheckError,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from convkit.pipeline.cache import Cache
     from convkit.pipeline.events import Event, Observer
+    from convkit.preflighting import Preflight
     from convkit.report.document import Report
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "MetadataError",
     "MissingError",
     "Observer",
+    "Preflight",
     "Report",
     "StepError",
     "TrustError",
@@ -46,6 +48,7 @@ __all__ = [
     "compare_models",
     "convert",
     "convert_fleet",
+    "preflight",
     "read_reports",
 ]
 
@@ -54,6 +57,7 @@ _HOMES = {
     "CheckReport": "convkit.checking",
     "Event": "convkit.pipeline.events",
     "Observer": "convkit.pipeline.events",
+    "Preflight": "convkit.preflighting",
     "Report": "convkit.report.document",
     "build": "convkit.api",
     "check": "convkit.api",
@@ -61,6 +65,7 @@ _HOMES = {
     "compare_models": "convkit.api",
     "convert": "convkit.api",
     "convert_fleet": "convkit.api",
+    "preflight": "convkit.api",
     "read_reports": "convkit.api",
 }
 """Where each public name is defined; the errors are in `convkit.errors`.

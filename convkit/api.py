@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from convkit.comparing import Comparison
     from convkit.comparing_models import ModelComparison
     from convkit.fleet import Fleet, FleetObserver
+    from convkit.preflighting import Preflight
 
 StrPath = str | os.PathLike[str]
 Keys = Mapping[str, Any]
@@ -185,6 +186,47 @@ def check(
 
     verifying = Path(key) if key is not None else None
     return checking.check(Path(repository), triton=triton, tensorrt=tensorrt, serve=serve, key=verifying)
+
+
+def preflight(
+    model: StrPath,
+    *,
+    fix: bool = False,
+    write: StrPath | None = None,
+    recipe: StrPath | None = None,
+    observer: Observer | None = None,
+    cache: Cache | StrPath | None = None,
+    **options: Unpack[Options],
+) -> Preflight:
+    """Tell whether a target takes a model, without building anything; see docs/preflight.md.
+
+    Args:
+        model: what `convert` takes. An ONNX file is judged as it is, any other source is exported first.
+        fix: mend what can be, into another file.
+        write: where to; by default ``NAME.mended.onnx`` in the working directory.
+        recipe: a TOML file, as for `convert`.
+        observer: is called with each event.
+        cache: where exports are remembered, or the folder of that.
+        options: see `Options`; `to`, `config`, `trust`, `export` and the target's table are looked at.
+
+    Returns:
+        What was found, node by node; `exit_code` is 5 where the target does not take the model.
+
+    Raises:
+        ConvkitError: the model is refused, its export fails, or the file to be written exists.
+    """
+    from convkit import preflighting
+
+    request = make_request(
+        arguments_of({"model": model, **options}), recipe=Path(recipe) if recipe is not None else None
+    )
+    return preflighting.check_model(
+        request,
+        fix=fix,
+        output=Path(write) if write is not None else None,
+        observer=observer or nobody,
+        cache=opened(cache),
+    )
 
 
 def compare(before: StrPath, after: StrPath, *, fail_on_regression: bool = False) -> Comparison:

@@ -1,8 +1,10 @@
-"""A mended model: its answers held against the first one's, and its file."""
+"""A mended model: its answers held against the first one's, its file, and the profiles that go with it."""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from convkit.measure.compare import OutputDifference, hold_against
 from convkit.pipeline.copying import copy_file
 from convkit.pipeline.step import step
 from convkit.spec.options import CheckOptions, Precision
+from convkit.targets.trt_profiles import Profile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,3 +116,25 @@ def write_mended(model: Model, path: Path) -> None:
             raise InputError(
                 f"{place} exists", hint="name another folder with -o FILE.onnx", code="preflight.exists"
             ) from error
+
+
+def write_profiles(path: Path, target: str, profiles: Sequence[Profile]) -> None:
+    """Write a recipe with a target's optimization profiles.
+
+    Raises:
+        InputError: a file is there already.
+    """
+    lines = ["# The shapes that were assumed: correct them, and give this file to convkit convert --recipe.", ""]
+    lines += [f"to = {json.dumps(target)}"]
+    for profile in profiles:
+        lines += ["", f"[[{target}.profiles]]"]
+        for name, shape in profile.shapes.items():
+            ranges = ", ".join(f"{key} = {list(getattr(shape, key))}" for key in ("min", "opt", "max"))
+            lines.append(f"{json.dumps(name)} = {{ {ranges} }}")
+    try:
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write("\n".join(lines) + "\n")
+    except FileExistsError as error:
+        raise InputError(
+            f"{path} exists", hint="name another file with -o FILE.onnx", code="preflight.exists"
+        ) from error

@@ -13,13 +13,14 @@ from convkit.errors import ExitStatus, InputError, UsageError
 from convkit.graph.mend import REPAIRS, Wanted, mend
 from convkit.graph.model import DATA_FILE, Model
 from convkit.graph.simplify import simplify
-from convkit.mended import NumbersCheck, compare_mended, write_mended
+from convkit.mended import NumbersCheck, compare_mended, write_mended, write_profiles
 from convkit.model_paths import is_published
 from convkit.pipeline.artifact import gather, use_index
 from convkit.pipeline.cache import Cache
-from convkit.pipeline.events import Event, Observer, Warned, nobody
+from convkit.pipeline.events import Observer, nobody
 from convkit.pipeline.runner import Runner
 from convkit.pipeline.shared import open_cache
+from convkit.preflight_warnings import ASSUMED, Telling
 from convkit.request import Request, target_options
 from convkit.sources.find import Framework, find_model
 from convkit.sources.onnx import find_external_data
@@ -53,6 +54,8 @@ class Repairs(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str | None
     """The mended ONNX file; None where nothing was mended."""
+    recipe: str | None
+    """A recipe with the profiles that would be assumed, to be corrected and given to `convert`; None: nothing is."""
     made: tuple[Repaired, ...]
     left: tuple[Finding, ...]
     """What is still found in it."""
@@ -81,6 +84,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
     findings: tuple[Finding, ...]
     judges: tuple[str, ...]
+    profiles: tuple[Profile, ...] = ()
+    """The shapes that it was judged for."""
 
 
 def check_model(
@@ -117,7 +122,7 @@ def check_model(
         _refuse_existing(path)
     cache = cache or open_cache(observer)
     use_index(None)
-    telling = _Telling(observer)
+    telling = Telling(observer)
     with Runner(cache, telling) as run:
         model = _opened(request, run)
         first = judge(run, model)
@@ -133,6 +138,11 @@ def check_model(
         if not fix:
             return _with_status(result, findings)
         repairs = _repaired(run, model, findings, judge, path)
+        if any(finding.code == ASSUMED for finding in findings) and first.profiles:
+            recipe = path.with_suffix(".toml")
+            write_profiles(recipe, request.to, first.profiles)
+            left = tuple(finding for finding in repairs.left if finding.code != ASSUMED)
+            repairs = msgspec.structs.replace(repairs, recipe=str(recipe), left=left)
     return _with_status(msgspec.structs.replace(result, repairs=repairs), repairs.left, repairs.numbers)
 
 
@@ -193,7 +203,7 @@ def _for_tensorrt(run: Runner, model: Model, flavour: Flavour, options: TensorRT
     verdict = preflight(run, model, profiles, flavour)
     measured = f"convkit's rules, measured with {operator_table().measured.partition(':')[0]}"
     judges = ("convkit's rules", verdict.parsed.label) if verdict.parsed is not None else (measured,)
-    return Judged(findings=(*impossible, *verdict.findings), judges=judges)
+    return Judged(findings=(*impossible, *verdict.findings), judges=judges, profiles=profiles)
 
 
 def _opened(request: Request, run: Runner) -> Model:
@@ -227,12 +237,12 @@ def _repaired(run: Runner, model: Model, findings: Sequence[Finding], judge: Jud
         now = mended.model
         left = judge(run, now).findings
     if not made:
-        return Repairs(path=None, made=(), left=left, numbers=None)
+        return Repairs(path=None, recipe=None, made=(), left=left, numbers=None)
     comparable = all(REPAIRS[each.mend][2] for each in made.values())
     requantized = any(each.mend == "symmetric" for each in made.values())
     numbers = run(compare_mended, model, now, requantized=requantized, comparable=comparable)
     write_mended(now, path)
-    return Repairs(path=str(path), made=tuple(made.values()), left=left, numbers=numbers)
+    return Repairs(path=str(path), recipe=None, made=tuple(made.values()), left=left, numbers=numbers)
 
 
 def _wanted(findings: Sequence[Finding]) -> tuple[Wanted, ...]:
@@ -245,65 +255,15 @@ def _wanted(findings: Sequence[Finding]) -> tuple[Wanted, ...]:
 
 def _refuse_existing(path: Path) -> None:
     beside = path.absolute().parent / DATA_FILE
-    if path.exists():
-        raise UsageError(f"{path} exists", hint="name a file that does not: -o FILE.onnx", code="preflight.exists")
+    for file in (path, path.with_suffix(".toml")):
+        if file.exists():
+            raise UsageError(f"{file} exists", hint="name a file that does not: -o FILE.onnx", code="preflight.exists")
     if path.suffix != ".onnx" or not path.absolute().parent.is_dir() or beside == path:
         raise UsageError(
             f"-o {path}: this is no .onnx file in a folder that exists",
             hint="name one, such as mended.onnx",
             code="preflight.output",
         )
-
-
-class _Telling:
-    """Passes on what happens; warnings about the target become findings."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-        self._warnings: dict[str, Warned] = {}
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Warned) and event.code.startswith("tensorrt."):
-            self._warnings[event.message] = event
-        else:
-            self._observer(event)
-
-    def findings(self) -> tuple[Finding, ...]:
-        """Return what the target has warned of."""
-        return tuple(_of_warning(event) for event in self._warnings.values() if not _is_chatter(event.message))
-
-
-_CHATTER = ("Make sure input", "Make sure output", "with UINT8 zero_point", "opset", "already exists", "Unused Input")
-"""What a parser warns of, and the rules say better, or nothing is to be done about."""
-
-
-def _is_chatter(text: str) -> bool:
-    return any(mark in text for mark in _CHATTER)
-
-
-def _of_warning(event: Warned) -> Finding:
-    if event.code == "tensorrt.assumed-profile":
-        what, _, how = event.message.partition(" To change that, ")
-        name = what.partition("': ")[0].removeprefix("'")
-        reason = what.partition("': ")[2]
-        return Finding(
-            severity=Weight.WARNING,
-            code="assumed-profile",
-            node=name,
-            operator="input",
-            reason=reason,
-            fix=how,
-            found_by=("convkit",),
-            beyond_parser=True,
-        )
-    return Finding(
-        severity=Weight.WARNING,
-        code=event.code.removeprefix("tensorrt."),
-        node="the model",
-        operator="graph",
-        reason=event.message,
-        fix="compare the engine's numbers with the model's: convert does so with --samples",
-    )
 
 
 def is_source(path: Path) -> bool:

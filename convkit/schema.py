@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from convkit.fleet import Fleet
+from convkit.preflighting import Preflight
 from convkit.report.document import Built, Report, Result
 from convkit.request import Request, request_type
 from convkit.spec.entry_points import entry_points
@@ -26,7 +27,7 @@ _PLAIN_TEXT = r"^(?![A-Za-z]:[/\\])(?!/)(?!\s)[^\\\u0000-\u001f\u007f-\u009f\u20
 
 
 def schema(of: str) -> Schema:
-    """Return the JSON Schema of ``recipe``, ``config``, ``report`` or ``result``."""
+    """Return the JSON Schema of ``recipe``, ``config``, ``report``, ``result`` or ``preflight``."""
     return {"$schema": DRAFT, "title": f"convkit {of}", **SCHEMAS[of]()}
 
 
@@ -133,11 +134,17 @@ def result_schema() -> Schema:
     return {"anyOf": list(tops), "$defs": components}
 
 
+def preflight_schema() -> Schema:
+    """Return the schema of what `convkit check MODEL --json` prints."""
+    return _described(Preflight)
+
+
 SCHEMAS: dict[str, Callable[[], Schema]] = {
     "recipe": recipe_schema,
     "config": config_schema,
     "report": report_schema,
     "result": result_schema,
+    "preflight": preflight_schema,
 }
 """Every document that has a schema."""
 
@@ -196,4 +203,4 @@ def _kinds(root: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
     return found
 
 
-_KINDS = {**_kinds(Request), **_kinds(Report), **_kinds(Result), **_kinds(Fleet), **_kinds(Built)}
+_KINDS = {**_kinds(Request), **_kinds(Report), **_kinds(Result), **_kinds(Fleet), **_kinds(Built), **_kinds(Preflight)}

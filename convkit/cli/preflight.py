@@ -74,8 +74,10 @@ def _grouped(findings: Sequence[Finding]) -> list[list[Finding]]:
 
 def _show_repairs(console: Console, repairs: Repairs) -> None:
     console.print()
+    if repairs.recipe:
+        console.print(f"The shapes assumed are in {repairs.recipe}: correct them, and give it to convert --recipe")
     if not repairs.made:
-        console.print("Nothing of it can be mended mechanically.")
+        console.print("Nothing of it can be mended mechanically." if repairs.left else "Nothing is to be mended.")
         return
     console.print(f"Mended, in {repairs.path}")
     for repair in repairs.made:

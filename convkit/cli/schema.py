@@ -16,6 +16,7 @@ class Document(Enum):
     CONFIG = "config"
     REPORT = "report"
     RESULT = "result"
+    PREFLIGHT = "preflight"
 
 
 def command(

@@ -47,7 +47,18 @@ def judge_openvino(model: Model) -> Opinion:
     return Opinion(findings=(), judges=(label,))
 
 
+_DEBRIS = (
+    re.compile(r"^ONNX Runtime \S+ refuses \S+: "),
+    re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : "),
+    re.compile(r"Load model from \S+ failed: ?(?:Fatal error: )?"),
+    re.compile(r"^.*Summary: (?:-- )?"),
+    re.compile(r"Exception from \S+: ?"),
+)
+
+
 def _finding(model: Model, message: str, fix: str, label: str) -> Finding:
+    for pattern in _DEBRIS:
+        message = pattern.sub("", message)
     node, operator = _blamed(model, message)
     return Finding(code="runtime", node=node, operator=operator, reason=message, fix=fix, found_by=(label,))
 
@@ -58,6 +69,7 @@ def _blamed(model: Model, message: str) -> tuple[str, str]:
 
     facts = read_facts(model.path)
     words = set(re.findall(r"[^\s'\"():,;\[\]]+", message))
+    words |= {word.rpartition(".")[2] for word in words}
     for node in facts.nodes:
         if node.proto.name and node.proto.name in words:
             return node.name, node.operator

@@ -14,9 +14,10 @@ _TAKEN = frozenset(("int8", "int4", "float8e4m3fn", "float4e2m1"))
 
 
 def _quantized_type(node: Placed, facts: Facts) -> str:
-    """Return the element type of what is quantized; uint8 where nothing says so, as ONNX has it."""
-    name = node.input(0) if node.operator == "DequantizeLinear" else node.input(2)
-    return facts.type_name(name) or facts.type_name(node.output(0)) or "uint8"
+    """Return the element type of what is quantized: empty where that is not known."""
+    if node.operator == "DequantizeLinear":
+        return facts.type_name(node.input(0)) or facts.type_name(node.input(2))
+    return facts.type_name(node.input(2)) or facts.type_name(node.output(0)) or "uint8"  # as ONNX has it
 
 
 def _int32_bias(node: Placed, facts: Facts) -> str | None:
@@ -47,7 +48,7 @@ def _shown(point: np.ndarray | None) -> str:
 
 def _other_type(node: Placed, facts: Facts) -> str | None:
     kind = _quantized_type(node, facts)
-    if kind in _TAKEN or kind in ("uint8", "int32"):
+    if kind in _TAKEN or kind in ("uint8", "int32", ""):
         return None
     return f"it is quantized to {kind}; TensorRT takes int8, int4, FP8 (E4M3) and FP4"
 
