@@ -11,7 +11,9 @@ import msgspec
 from convkit.building_work import Task
 from convkit.built_accuracy import Evaluation, described, judge_engine
 from convkit.errors import CheckError
+from convkit.graph.engine_layers import place
 from convkit.graph.model import Model, Tensors
+from convkit.graph.work import Work
 from convkit.measure.accuracy import Accuracy
 from convkit.measure.compare import Verification, hold_against, refuse_difference
 from convkit.measure.gates import Found, Verdict, at_most, judge
@@ -23,8 +25,9 @@ from convkit.pipeline.stopwatch import Timing
 from convkit.refitting import Refittable, refitted
 from convkit.report import statistics
 from convkit.report.assemble import EMULATED, checked, staged
+from convkit.report.document import Caution, Failure, Report, Role, Status, Subject, read_report
 from convkit.report.document import Engine as EngineState
-from convkit.report.document import Failure, Report, Role, Status, Subject, read_report
+from convkit.report.engine import engine_inside
 from convkit.report.gates import latency_interval, low_precision, refuse_missed
 from convkit.report.verdict import worsened
 from convkit.spec.options import MeasureMode
@@ -33,6 +36,7 @@ from convkit.targets.cuda_driver import Gpu
 from convkit.targets.here import Here
 from convkit.targets.trt_build import Engine, build_tensorrt
 from convkit.targets.trt_run import run_tensorrt, time_tensorrt
+from convkit.targets.trt_work import executed
 
 
 class Finished(NamedTuple):
@@ -61,12 +65,15 @@ def finish_engine(
     """
     plan, on = task.plan, here.gpu
     run.stages.clear()
+    run.warnings.clear()
     engine, verification, is_refitted = _make(run, task, here, candidate)
     samples = tensors_of(task, plan.samples)
     rounds = _time(run, engine, samples, plan, on)
     accuracy = judge_engine(run, engine, plan, evaluation, on) if evaluation is not None else None
     report = report_of(task)
+    ran = executed(run.observe, engine.inspected, plan.work)
     final = report.subject(Role.FINAL)
+    final = _with_figures(final, engine, rounds, plan, ran) if final else None
     label = final.label if final else "TensorRT"
     timed = statistics.latency(rounds, batch=_batch(plan)) if rounds else None
     found = Found(
@@ -89,7 +96,9 @@ def finish_engine(
         checks=(*(each for each in report.checks if each.subject != check.subject), check),
         gates=gates,
         accuracy=described(report.accuracy, plan.accuracy, accuracy, gates),
-        subjects=tuple(_with_figures(s, engine, rounds, plan) if s.role is Role.FINAL else s for s in report.subjects),
+        warnings=tuple(dict.fromkeys((*report.warnings, *(_caution(each) for each in run.warnings)))),
+        subjects=tuple(final if final and s.role is Role.FINAL else s for s in report.subjects),
+        inside=engine_inside(engine.inspected, place(plan.work, engine.inspected) if engine.inspected else ()),
         measured_how=tuple(
             dict.fromkeys(
                 (
@@ -156,11 +165,17 @@ def _warn_of_refit(run: Runner, why: str) -> None:
     run.observe(Warned(code="build.refit", message=f"the refitted engine is not used: {why}; it is built anew"))
 
 
-def _with_figures(subject: Subject, engine: Engine, rounds: list[Timing], plan: BuildPlan) -> Subject:
+def _caution(warning: Warned) -> Caution:
+    return Caution(code=warning.code, message=warning.message)
+
+
+def _with_figures(subject: Subject, engine: Engine, rounds: list[Timing], plan: BuildPlan, ran: Work | None) -> Subject:
     return msgspec.structs.replace(
         subject,
         file_bytes=engine.files.bytes,
         emulated=False,
+        macs=ran.macs if ran else subject.macs,
+        macs_seen_by=ran.seen_by if ran else subject.macs_seen_by,
         latency=statistics.latency(rounds, batch=_batch(plan)) if rounds else None,
         throughput_per_s=statistics.throughput(rounds, batch=_batch(plan)) if rounds else None,
     )
