@@ -14,7 +14,7 @@ from convkit.errors import ConvkitError
 from convkit.serving.layout import numbered
 from convkit.serving.publish import CONFIG, RECORDS
 from convkit.serving.triton_text import parse
-from convkit.targets.engine_records import read_engines
+from convkit.targets.engine_records import is_file_name, read_engines
 
 
 def known_names(model: Path) -> dict[str, str]:
@@ -27,7 +27,7 @@ def known_names(model: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError, ConvkitError):
         names = {}
     if names:
-        return names
+        return {capability: file for capability, file in names.items() if is_file_name(file)}
     versions = sorted(numbered(model), key=lambda version: int(version.name))
     return {
         engine.gpu.compute_capability: engine.file

@@ -9,6 +9,7 @@ import msgspec
 
 from convkit.pipeline.artifact import digest_file, read_record
 from convkit.spec.damage import NOT_JSON
+from convkit.spec.paths import is_plain
 from convkit.targets.build_plan import BuildPlan, version_numbers
 from convkit.targets.cuda_driver import Gpu
 from convkit.targets.here import Here
@@ -54,12 +55,18 @@ def encode_engines(engines: Iterable[BuiltEngine]) -> bytes:
 def read_engines(records: Path) -> Engines:
     """Read a version's engines.json from the folder of its records; none are known where there is none, or damage.
 
-    A plan that is not known is built anew.
+    A plan that is not known is built anew, and so is one that is said to lie elsewhere.
     """
     try:
-        return msgspec.json.decode(read_record(records / ENGINES), type=Engines)
+        found = msgspec.json.decode(read_record(records / ENGINES), type=Engines)
     except (*NOT_JSON, OSError):
         return Engines()
+    return Engines(engines=tuple(engine for engine in found.engines if is_file_name(engine.file)))
+
+
+def is_file_name(name: str) -> bool:
+    """Tell whether a name is one of a file in a version's directory itself."""
+    return is_plain(name) and "/" not in name
 
 
 def runs_here(engine: BuiltEngine, plan: BuildPlan, here: Here) -> bool:
