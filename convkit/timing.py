@@ -10,6 +10,7 @@ from convkit.pipeline.stopwatch import Timing
 from convkit.report.assemble import Dossier
 from convkit.report.speeds import Speeds
 from convkit.spec.options import MeasureMode
+from convkit.targets.cuda_driver import gpu_name
 from convkit.targets.onnxruntime import time_onnxruntime
 
 
@@ -33,7 +34,7 @@ def time_models(
     seconds = PLANS[mode].seconds
     contenders: dict[str, Contender[Timing]] = {}
     if (of_source := order.source.contender(exported, seconds=seconds)) is not None:
-        contenders[exported.framework] = of_source
+        contenders[exported.framework] = _beside_the_engine(of_source, dossier)
     samples = exported.samples
     contenders[dossier.baseline_label] = Contender(time_onnxruntime, baseline, inputs=samples, seconds=seconds)
     if dossier.compiled is not None and dossier.compiled.timed is not None:
@@ -42,4 +43,20 @@ def time_models(
         contenders[dossier.final_label] = Contender(time_onnxruntime, final, inputs=samples, seconds=seconds)
     again = Contender(time_onnxruntime, baseline, inputs=samples, seconds=seconds, session=1)
     measurement = measure_latency(run, contenders, mode, again=(dossier.baseline_label, again), fresh=fresh)
-    return Speeds(measurement, final=dossier.final_label, batch=dossier.batch, mode=mode)
+    alone = None
+    if dossier.compiled is not None and dossier.compiled.timed_alone is not None:
+        contender = dossier.compiled.timed_alone(samples, seconds)
+        alone = measure_latency(run, {dossier.final_label: contender}, mode, fresh=fresh)
+    how = dossier.compiled.timed_how if dossier.compiled is not None else ("", "")
+    return Speeds(
+        measurement, final=dossier.final_label, batch=dossier.batch, mode=mode, alone=alone, timed_how=how
+    )
+
+
+def _beside_the_engine(of_source: Contender[Timing], dossier: Dossier) -> Contender[Timing]:
+    """Let a framework that can run on the GPU do so where the engine does: the step that times it takes a `gpu`."""
+    on = gpu_name()
+    runs_here = dossier.compiled is not None and dossier.compiled.timed_alone is not None
+    if runs_here and on is not None and "gpu" in of_source.arguments:
+        of_source.arguments["gpu"] = on
+    return of_source

@@ -300,6 +300,7 @@ class Dossier:
             operators=census.operators if census else None,
             initializer_bytes=census.weight_bytes if census else None,
             latency=self.speeds.latency(label),
+            latency_alone=self.speeds.latency_alone(label),
             throughput_per_s=self.speeds.throughput(label),
             emulated=emulated,
             macs=work.macs if work else None,

@@ -216,6 +216,8 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     initializer_bytes: int | None = None
     """Bytes of the weights in the graph."""
     latency: Latency | None = None
+    latency_alone: Latency | None = None
+    """Without the copies to the GPU and back; `measured_how` says how. None: not timed, or there are none."""
     throughput_per_s: float | None = None
     """Samples per second of one caller, call after call."""
     macs: dict[str, int] | None = None

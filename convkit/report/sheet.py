@@ -104,7 +104,7 @@ def _warnings(report: Report) -> Iterator[Section]:
 
 def _figures(subject: Subject) -> dict[str, str]:
     """Return a subject's column of the before/after table: every row's name and cell."""
-    latency, throughput = subject.latency, subject.throughput_per_s
+    latency, alone, throughput = subject.latency, subject.latency_alone, subject.throughput_per_s
     measured = latency and {
         "latency p50": units.milliseconds(latency.p50_ms),
         "p50, 95% from": units.milliseconds(latency.low_ms),
@@ -123,6 +123,7 @@ def _figures(subject: Subject) -> dict[str, str]:
         "operators": units.count(subject.nodes),
         **_macs(subject),
         **(measured or {}),
+        **({"p50 without copies": units.milliseconds(alone.p50_ms)} if alone else {}),
         "throughput": units.NOTHING if throughput is None else f"{units.significant(throughput)}/s",
     }
 

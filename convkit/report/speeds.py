@@ -21,6 +21,8 @@ class Speeds:
         final: the label of the model that the others are compared with.
         batch: samples in one call.
         mode: how long was measured.
+        alone: the final model once more, without the copies to its device and back.
+        timed_how: how the final model was timed in `measurement` and in `alone`.
     """
 
     def __init__(
@@ -30,7 +32,11 @@ class Speeds:
         final: str = "",
         batch: int = 1,
         mode: MeasureMode = MeasureMode.NONE,
+        alone: Measurement | None = None,
+        timed_how: tuple[str, str] = ("", ""),
     ) -> None:
+        self._alone = alone
+        self._timed_how = timed_how
         self.measurement = measurement
         self._final = final
         self._batch = batch
@@ -43,6 +49,11 @@ class Speeds:
         if rounds and label not in self._latencies:
             self._latencies[label] = statistics.latency(rounds, batch=self._batch)
         return self._latencies.get(label)
+
+    def latency_alone(self, label: str) -> Latency | None:
+        """Return how long a call takes without copies; None where that was not timed."""
+        rounds = self._alone.timings.get(label) if self._alone is not None else None
+        return statistics.latency(rounds, batch=self._batch) if rounds else None
 
     def throughput(self, label: str) -> float | None:
         """Return samples per second of one caller; None where that was not timed."""
@@ -85,6 +96,10 @@ class Speeds:
             f"all other calls count. It ended when every interval reached no further than {100 * REACH:g} %, or after "
             f"{plan.budget:g} s."
         )
+        if self._alone is not None:
+            latency += (
+                f" {self._final} was timed on the GPU: {self._timed_how[0]}; and once more {self._timed_how[1]}."
+            )
         if self.self_check is None:
             return (latency,)
         smallest = statistics.smallest_difference(self.self_check)

@@ -15,6 +15,7 @@ from convkit.pipeline.step import observation, step
 from convkit.pipeline.stopwatch import Timing, time_calls
 from convkit.sources.answers import Questions, answer_all
 from convkit.sources.exported import Exported
+from convkit.sources.torch_cuda import cuda_device, time_moved
 from convkit.sources.torch_module import TorchSource, load_module
 from convkit.spec.metadata import Metadata
 from convkit.spec.options import ExportOptions
@@ -66,16 +67,25 @@ def export_torch(
 
 @observation(version=1, stage="measure", title="Time PyTorch", needs="torch")
 def time_torch(
-    source: TorchSource, *, metadata: Metadata, options: ExportOptions, inputs: Tensors, seconds: float
+    source: TorchSource,
+    *,
+    metadata: Metadata,
+    options: ExportOptions,
+    inputs: Tensors,
+    seconds: float,
+    gpu: str | None = None,
 ) -> Timing:
-    """Time the module in inference mode on the first case of `inputs`."""
+    """Time the module in inference mode on the first case of `inputs`: on the CPU, or on the GPU that is named."""
     import torch
 
     module = load_module(source)
     wanted = wanted_interface(metadata, options.tensor_names, options.max_batch_size)
     call = _how_to_call(module, wanted)
     arguments, keywords = call.given(next(iter(inputs)))
+    device = cuda_device(gpu)
     with torch.inference_mode():
+        if device is not None:
+            return time_moved(module, arguments, keywords, seconds, device)
         return time_calls(lambda: module(*arguments, **keywords), seconds)
 
 

@@ -97,6 +97,10 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     ONNX graph's accuracy stands for the result's."""
     timed: Callable[[Tensors, float], Contender[Timing]] | None = None
     """How a built engine is timed on inputs for so many seconds, where it runs on this machine."""
+    timed_alone: Callable[[Tensors, float], Contender[Timing]] | None = None
+    """The same without the copies to its device and back, where it has one."""
+    timed_how: tuple[str, str] = ("", "")
+    """How `timed` and `timed_alone` measure, in a few words."""
     work: Work | None = None
     """What the runtime's compiled graph runs in which precision, where that can be seen here."""
     layers: EngineLayers | None = None

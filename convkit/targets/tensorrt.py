@@ -46,7 +46,14 @@ from convkit.targets.trt_options import (
 from convkit.targets.trt_preflight import gate, warn_of_rules
 from convkit.targets.trt_profile import TENSORRT_PROFILE
 from convkit.targets.trt_profiles import Profile, profiles_for
-from convkit.targets.trt_run import answer_tensorrt, run_tensorrt, time_tensorrt
+from convkit.targets.trt_run import (
+    ON_DEVICE,
+    WITH_COPIES,
+    answer_tensorrt,
+    run_tensorrt,
+    time_on_device,
+    time_tensorrt,
+)
 from convkit.targets.trt_settings import refuse_unknown
 from convkit.targets.trt_work import with_layers, with_work
 
@@ -124,6 +131,10 @@ class TensorRT:
                 timed=lambda inputs, seconds: Contender(
                     time_tensorrt, engine.files, inputs=inputs, seconds=seconds, on=here
                 ),
+                timed_alone=lambda inputs, seconds: Contender(
+                    time_on_device, engine.files, inputs=inputs, seconds=seconds, on=here
+                ),
+                timed_how=(WITH_COPIES, ON_DEVICE),
             )
         return Compiled(
             engine="deferred",

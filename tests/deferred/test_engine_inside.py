@@ -60,3 +60,24 @@ def test_an_engine_that_is_built_elsewhere_is_judged_by_its_layers_and_leaves_it
     assert ("min-low-precision", "passed") in [(gate["name"], gate["verdict"]) for gate in report["gates"]]
     [kept] = volume.rglob("*.timings")
     assert kept.parent.name == f"NVIDIA-L4-8.9-tensorrt-{L4.tensorrt}"
+
+
+def test_where_a_gpu_is_convert_builds_checks_and_times_the_engine_in_both_ways(tmp_path: Path, on: On) -> None:
+    model = tmp_path / "conv.onnx"
+    onnx.save(conv_network(), model)
+
+    outcome = on(L4).command(
+        "convert", model, "-o", tmp_path / "models", "--to", "tensorrt", "--measure", "quick", "--json"
+    )
+
+    assert outcome.exit_status == 0, outcome.stderr
+    assert outcome.result["engine"] == "built"
+    report = report_of(tmp_path / "models")
+    final = report["subjects"][-1]
+    assert final["latency"]["p50_ms"] > 0
+    assert final["latency_alone"]["p50_ms"] > 0
+    assert not final["emulated"]
+    how = " ".join(report["measured_how"])
+    assert "copies to the GPU and back included, without a CUDA graph, as trtexec 10 measures" in how
+    assert "without copies, as a CUDA graph, as trtexec 11 measures" in how
+    assert report["inside"]["layers"]
