@@ -9,15 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from convkit.graph.model import Model
-from convkit.graph.names import name_nodes
-from convkit.graph.weights import Weights
 from convkit.pipeline.step import step
-from convkit.quantize.channels import Joint, Joints
-from convkit.quantize.constants import Constants
-from convkit.quantize.outline import read_outline, write_outline
+from convkit.quantize.channels import Joint
 from convkit.quantize.passing import Place
 from convkit.quantize.ranges import Ranges, RangeTable, open_ranges
-from convkit.quantize.rescale import Rescaled
+from convkit.quantize.rescale import Rescaled, Rescaling
 
 if TYPE_CHECKING:
     from convkit.quantize.constants import Array
@@ -52,23 +48,15 @@ def equalize(model: Model, *, ranges: Ranges | None = None) -> Model:
     Raises:
         InputError: a weight's external data cannot be read.
     """
-    weights = Weights(model)
-    proto = read_outline(model, weights)
-    name_nodes(proto.graph)
-    constants = Constants(proto.graph, lambda tensor: weights.array(tensor.name))
-    joints = Joints(proto, constants)
-    rescaled = Rescaled(constants, joints.nodes)
+    rescaling = Rescaling(model)
+    joints, rescaled = rescaling.joints, rescaling.rescaled
     table = None if ranges is None else open_ranges(ranges)
     channels = [_Channels(joint, table) for joint in joints.behind_products()]
     for _ in range(PASSES):
         moved = [each.equalize(rescaled) for each in channels if each.is_free]
         if max(moved, default=0.0) < SETTLED:
             break
-    changed = rescaled.write(proto.graph)
-    if not changed:
-        return model
-    proto.graph.ClearField("value_info")
-    return write_outline(proto, weights, model.interface, changed=changed)
+    return rescaling.finished()
 
 
 class _Channels:

@@ -7,15 +7,44 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from convkit.quantize.channels import Joint
+from convkit.graph.model import Model
+from convkit.graph.names import name_nodes
+from convkit.graph.weights import Weights
+from convkit.quantize.channels import Joint, Joints
 from convkit.quantize.constants import Constants
 from convkit.quantize.draft import Draft, names_inside
+from convkit.quantize.outline import read_outline, write_outline
 from convkit.quantize.sides import Side
 
 if TYPE_CHECKING:
     import onnx
 
     from convkit.quantize.constants import Array
+
+
+class Rescaling:
+    """A model whose channels are being rescaled.
+
+    Raises:
+        InputError: a weight's external data cannot be read.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._weights = Weights(model)
+        self._proto = read_outline(model, self._weights)
+        name_nodes(self._proto.graph)
+        constants = Constants(self._proto.graph, lambda tensor: self._weights.array(tensor.name))
+        self.joints = Joints(self._proto, constants)
+        self.rescaled = Rescaled(constants, self.joints.nodes)
+
+    def finished(self) -> Model:
+        """Write the model as it is now; return the very model where nothing has changed."""
+        changed = self.rescaled.write(self._proto.graph)
+        if not changed:
+            return self._model
+        self._proto.graph.ClearField("value_info")
+        return write_outline(self._proto, self._weights, self._model.interface, changed=changed)
 
 
 class Rescaled:

@@ -9,15 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from convkit.graph.model import Model
-from convkit.graph.names import name_nodes
-from convkit.graph.weights import Weights
 from convkit.pipeline.step import step
-from convkit.quantize.channels import Joints
-from convkit.quantize.constants import Constants
 from convkit.quantize.equalize import LARGEST, observed
-from convkit.quantize.outline import read_outline, write_outline
 from convkit.quantize.ranges import Ranges, open_ranges
-from convkit.quantize.rescale import Rescaled
+from convkit.quantize.rescale import Rescaling
 
 if TYPE_CHECKING:
     from convkit.quantize.constants import Array
@@ -49,23 +44,15 @@ def smooth(model: Model, *, ranges: Ranges, alpha: float = 0.5, restore: bool = 
     """
     import numpy as np
 
-    weights = Weights(model)
-    proto = read_outline(model, weights)
-    name_nodes(proto.graph)
-    constants = Constants(proto.graph, lambda tensor: weights.array(tensor.name))
-    joints = Joints(proto, constants)
-    rescaled = Rescaled(constants, joints.nodes)
+    rescaling = Rescaling(model)
+    joints, rescaled = rescaling.joints, rescaling.rescaled
     table = open_ranges(ranges)
     for joint in joints.before_products(PRODUCTS, restore=restore):
         convolved = any("Conv" in joints.nodes[side.node].op_type for side in joint.writers)
         seen = None if joint.bounds or convolved else observed(joint, table)
         if seen is not None and (not joint.restored or seen.max() > OUTLIER * np.median(seen)):
             rescaled.scale(joint, smoothing_scales(seen, rescaled.largest(joint.readers), alpha))
-    changed = rescaled.write(proto.graph)
-    if not changed:
-        return model
-    proto.graph.ClearField("value_info")
-    return write_outline(proto, weights, model.interface, changed=changed)
+    return rescaling.finished()
 
 
 def smoothing_scales(seen: Array, weights: Array, alpha: float) -> Array:
