@@ -109,7 +109,7 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     lock = Lock(Path(order.request.locked)) if order.request.locked else None
     if lock is not None:
         lock.hold_inputs(options=order.declared(), sources=order.sources())
-    run.expect(order.source.environment, "onnx")
+    run.expect(order.source.environment, "onnx", *getattr(order.target, "environments", ()))
     request, target = order.request, order.target
     precision = order.precision
 

@@ -155,6 +155,8 @@ class TensorRTRTX:
     title = Flavour.TENSORRT_RTX.product
     profile = TENSORRT_PROFILE
     refusals = REFUSALS
+    environments = ("tensorrt-rtx",)
+    """The worker that builds; it starts with the others."""
     backend: str | None = None
     filename = ENGINE_FILES[Flavour.TENSORRT_RTX]
     gpu = True
