@@ -13,6 +13,7 @@ from convkit.order import Order
 from convkit.pipeline.runner import Runner
 from convkit.pipeline.step import Step
 from convkit.quantize.calibrate import collect_ranges
+from convkit.quantize.compose import compose
 from convkit.quantize.equalize import equalize
 from convkit.quantize.ranges import Ranges
 from convkit.quantize.result import Narrowed
@@ -89,7 +90,8 @@ class Kitchen:
                 repaired = self._run(REPAIRS[repair], model, ranges=ranges)
                 self._variants[repair] = self._calibrated(repaired)
             else:
-                self._variants[""] = self._calibrated(self._model)
+                joined = self._order.request.quantize.repair
+                self._variants[""] = self._calibrated(self._run(compose, self._model) if joined else self._model)
         return self._variants[repair]
 
     def make(self, recipe: Recipe) -> Made:

@@ -37,6 +37,8 @@ class Rewrite(StrEnum):
     """MatMul and Add of a constant become Gemm, where matrices are multiplied."""
     SUM_BEFORE_NORM = "sum-before-norm"
     """The Add before a LayerNormalization becomes Sum."""
+    MEAN_AS_POOL = "mean-as-pool"
+    """The mean of an image's points becomes GlobalAveragePool, which has an integer kernel."""
     GELU_ORDER = "gelu-order"
     """Gelu's factors are multiplied in the order in which the runtime knows it."""
 
@@ -78,6 +80,11 @@ class QuantProfile(msgspec.Struct, frozen=True, kw_only=True):
     """Of an Add, quantize only the input that does not come straight from a convolution: that one is fused with it."""
     min_conv_channels: int = 0
     """Convolutions with fewer input or output channels than this stay in floating point."""
+    thin_channels: int = 0
+    thin_sums: int = 0
+    """Convolutions with fewer channels in a group than the one, that sum fewer products for each output than the other,
+    stay in floating point, where they read it anyway and convolutions alone read them: those of an image, depthwise
+    ones behind them."""
     skip_matrix_vector: bool = False
     """MatMul and Gemm whose weights have one row or column stay in floating point."""
     tables: bool = False

@@ -7,6 +7,7 @@ a scale on from the one to the other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -180,10 +181,21 @@ class _Placer:
                 return "a product with a vector gains nothing"
         elif min(channels(node, shape)) < self.profile.min_conv_channels:
             return f"fewer than {self.profile.min_conv_channels} channels gain nothing"
+        elif self._is_thin(node, shape, written):
+            return "so few products in each sum, of numbers that come in floating point, gain little"
         bias = node.input[2] if len(node.input) > 2 else ""
         if bias and self.profile.quantize_bias and not self._bias_fits(node, bias):
             return f"its bias '{bias}' is not one constant for each channel"
         return ""
+
+    def _is_thin(self, node: onnx.NodeProto, shape: tuple[int, ...], written: str) -> bool:
+        """Tell whether a convolution at the graph's entry is not worth it (`QuantProfile.thin_sums`)."""
+        profile = self.profile
+        if node.op_type != "Conv" or shape[1] >= profile.thin_channels or math.prod(shape[1:]) >= profile.thin_sums:
+            return False
+        readers = self.readers.get(written, ())
+        alone = written not in self.outside and all(self.nodes[read.node].op_type == "Conv" for read in readers)
+        return alone and node.input[0] not in self.low
 
     def _bias_fits(self, node: onnx.NodeProto, bias: str) -> bool:
         dims = self.constants.shape(bias)

@@ -22,6 +22,8 @@ def rewrite(proto: onnx.ModelProto, wanted: tuple[Rewrite, ...], *, keep: frozen
                 _products_with_bias(proto, keep)
             case Rewrite.SUM_BEFORE_NORM:
                 _sums_before_norms(proto.graph)
+            case Rewrite.MEAN_AS_POOL:
+                _means_as_pools(proto, keep)
             case Rewrite.GELU_ORDER:
                 _order_gelus(proto.graph)
 
@@ -56,6 +58,22 @@ def _sums_before_norms(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         if node.op_type == "Add" and any(each.op_type == "LayerNormalization" for each in readers[node.output[0]]):
             node.op_type = "Sum"
+
+
+def _means_as_pools(proto: onnx.ModelProto, keep: frozenset[str]) -> None:
+    """Write the mean over the last two of four dimensions, which stay as ones, as GlobalAveragePool."""
+    constants, ranks = Constants(proto.graph), _ranks(proto)
+    for node in proto.graph.node:
+        if node.op_type != "ReduceMean" or node.name in keep or ranks.get(node.input[0]) != 4:
+            continue
+        given = {attribute.name: attribute for attribute in node.attribute}
+        if len(node.input) > 1:
+            axes = constants.value(node.input[1]).tolist() if node.input[1] in constants else []
+        else:
+            axes = list(given["axes"].ints) if "axes" in given else []
+        if sorted(axis % 4 for axis in axes) == [2, 3] and ("keepdims" not in given or given["keepdims"].i):
+            node.op_type = "GlobalAveragePool"
+            del node.attribute[:], node.input[1:]
 
 
 def _order_gelus(graph: onnx.GraphProto) -> None:

@@ -17,8 +17,15 @@ PROFILE = QuantProfile(
         Product(type="Gemm", writes=Written.FLOAT),
         Product(type="MatMul", writes=Written.FLOAT),
     ),
+    # What is rounded at the entry is heard in all that follows. MobileNetV2's first four convolutions in FP32 leave
+    # 2.8 dB less noise and take a quarter more time, which is still less than NNCF's INT8 takes; ResNet50's first, of
+    # 147 products, would take 7 % more for 1.1 dB.
+    thin_channels=33,
+    thin_sums=33,
     joins=("Add", "AveragePool", "GlobalAveragePool"),
     joins_write=Written.FUSED,
+    # A convolution adds the other branch to its sums as it is: ResNet50 takes 3 % less time than with both rounded.
+    residual_branch_only=True,
     views=("MaxPool",),
     dynamic=False,
     # Unpacked as they are multiplied.

@@ -12,6 +12,7 @@ from sources.onnx_files import node
 
 from convkit.graph.quant_profile import QuantProfile
 from convkit.targets.onnxruntime_profile import PROFILE
+from convkit.targets.openvino_profile import PROFILE as OPENVINO
 from convkit.targets.trt_profile import TENSORRT_PROFILE
 from quantize.quantized_graphs import graph, pairs, quantized, reads, run_as, scale_of, sqnr_db, weight
 
@@ -60,6 +61,56 @@ def test_relu_and_clip_have_no_pair_before_them() -> None:
     result, _ = quantized(residual())
 
     assert pairs(result) == {"x", "r0", "p0", "k1", "c2", "r1", "c3", "g", "f"}
+
+
+def entry(*, kernel: int = 3, behind: str = "Conv") -> onnx.ModelProto:
+    """An image's convolution, a depthwise one, and two of all channels."""
+    nodes = [
+        node("Conv", ["x", "w0", "b0"], ["c0"], name="stem"),
+        node("Relu", ["c0"], ["r0"]),
+        *([node("MaxPool", ["r0"], ["p0"], kernel_shape=[2, 2])] if behind == "MaxPool" else []),
+        node("Conv", ["p0" if behind == "MaxPool" else "r0", "w1", "b0"], ["c1"], name="depthwise", group=16),
+        node("Relu", ["c1"], ["r1"]),
+        node("Conv", ["r1", "w2", "b0"], ["c2"], name="point"),
+        node("Relu", ["c2"], ["r2"]),
+        node("Conv", ["r2", "w1", "b0"], ["y"], name="later", group=16),
+    ]
+    weights = [weight("w0", 16, 3, kernel, kernel), weight("w1", 16, 1, 3, 3), weight("w2", 16, 16, 1, 1)]
+    return graph(nodes, {"x": [1, 3, 20, 20]}, {"y": [1, 16, "h", "w"]}, [*weights, weight("b0", 16)])
+
+
+def test_what_fills_no_vnni_instruction_stays_in_float_at_the_entry(tmp_path: Path) -> None:
+    source = entry()
+    result, inserted = quantized(source)
+    ran = run_as(result, tmp_path)
+
+    assert [each.node for each in inserted.kept] == ["stem", "depthwise"]
+    assert pairs(result) == {"r1", "r2", "y"}
+    assert ran["QLinearConv"] == ran["Conv"] == 2
+    assert sqnr_db(source, result) > 30
+
+
+def test_for_openvino_convolutions_of_32_products_stay_in_float_at_the_entry() -> None:
+    source = entry()
+    _, inserted = quantized(source, OPENVINO)
+    _, wide = quantized(entry(kernel=7), OPENVINO)
+
+    assert [each.node for each in inserted.kept] == ["stem", "depthwise", "point"]
+    assert wide.kept == ()
+
+
+def test_for_openvino_a_convolution_adds_the_other_branch_as_it_is() -> None:
+    result, _ = quantized(residual(), OPENVINO)
+
+    assert reads(result, "sum") == ["c2", "dequantized"]
+
+
+@pytest.mark.parametrize("source", [entry(kernel=7), entry(behind="MaxPool")], ids=["147 products", "a pool behind"])
+def test_an_image_s_convolution_that_pays_runs_in_int8_and_with_it_what_follows(source: onnx.ModelProto) -> None:
+    """ONNX Runtime would quantize before the pool, whose kernel for bytes takes thirty times as long."""
+    _, inserted = quantized(source)
+
+    assert inserted.kept == ()
 
 
 def test_a_view_leaves_in_the_scale_in_which_it_came() -> None:

@@ -88,3 +88,23 @@ def test_another_half_of_something_is_no_gelu() -> None:
     result = rewritten(source, Rewrite.GELU_ORDER)
 
     assert result == source
+
+
+def mean(*, opset: int = 18, axes: tuple[int, ...] = (2, 3), keepdims: int = 1, rank: int = 4) -> onnx.ModelProto:
+    """The mean over some axes, which are an input from opset 18 on and an attribute before."""
+    given = numpy_helper.from_array(np.array(axes, np.int64), "axes")
+    inputs, more = (["x", "axes"], {}) if opset >= 18 else (["x"], {"axes": list(axes)})
+    nodes = [node("ReduceMean", inputs, ["y"], keepdims=keepdims, **more)]
+    dims = ["N", 8, 6, 5, 4][:rank]
+    return graph(nodes, {"x": dims}, {"y": [None] * (rank if keepdims else rank - len(axes))}, [given], opset=opset)
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+@pytest.mark.parametrize("axes", [(2, 3), (-1, -2)])
+def test_the_mean_of_an_image_s_points_is_a_pool(axes: tuple[int, ...], opset: int) -> None:
+    assert operators(rewritten(mean(axes=axes, opset=opset), Rewrite.MEAN_AS_POOL)) == {"GlobalAveragePool": 1}
+
+
+@pytest.mark.parametrize("source", [mean(axes=(1, 2)), mean(axes=(3,)), mean(keepdims=0), mean(rank=5)])
+def test_another_mean_stays(source: onnx.ModelProto) -> None:
+    assert operators(rewritten(source, Rewrite.MEAN_AS_POOL)) == {"ReduceMean": 1}
