@@ -48,9 +48,7 @@ def time_models(
         contender = dossier.compiled.timed_alone(samples, seconds)
         alone = measure_latency(run, {dossier.final_label: contender}, mode, fresh=fresh)
     how = dossier.compiled.timed_how if dossier.compiled is not None else ("", "")
-    return Speeds(
-        measurement, final=dossier.final_label, batch=dossier.batch, mode=mode, alone=alone, timed_how=how
-    )
+    return Speeds(measurement, final=dossier.final_label, batch=dossier.batch, mode=mode, alone=alone, timed_how=how)
 
 
 def _beside_the_engine(of_source: Contender[Timing], dossier: Dossier) -> Contender[Timing]:

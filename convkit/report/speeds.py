@@ -97,9 +97,7 @@ class Speeds:
             f"{plan.budget:g} s."
         )
         if self._alone is not None:
-            latency += (
-                f" {self._final} was timed on the GPU: {self._timed_how[0]}; and once more {self._timed_how[1]}."
-            )
+            latency += f" {self._final} was timed on the GPU: {self._timed_how[0]}; and once more {self._timed_how[1]}."
         if self.self_check is None:
             return (latency,)
         smallest = statistics.smallest_difference(self.self_check)
