@@ -51,11 +51,12 @@ OPTIONS: dict[str, str] = {
     "replace": "--replace",
     "trust": "--trust",
     "engine": "--engine",
+    "onnxruntime.accelerator": "--accelerator",
     "report_dir": "--report-dir",
     "locked": "--locked",
-    "onnxruntime.accelerator": "--accelerator",
     "sign": "--sign",
     "export.model_def": "--model-def",
+    "export.state_key": "--state-key",
     "export.signature": "--signature",
     "export.opset": "--opset",
     "export.tensor_names": "--tensor-names",
@@ -147,9 +148,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     gates: GateOptions = GateOptions()
     limits: LimitOptions = LimitOptions()
     triton: ServingOptions = ServingOptions()
+    onnxruntime: OnnxRuntimeOptions = OnnxRuntimeOptions()
     openvino: OpenVINOOptions = OpenVINOOptions()
     tensorrt: TensorRTOptions = TensorRTOptions()
-    onnxruntime: OnnxRuntimeOptions = OnnxRuntimeOptions()
     tensorrt_rtx: TensorRTOptions = msgspec.field(default=TensorRTOptions(), name="tensorrt-rtx")
 
 
@@ -212,10 +213,10 @@ def _checks(request: Request) -> dict[str, Callable[[], object]]:
     return {
         "to": lambda: open_target(request.to),
         "triton.release": lambda: request.triton.release is None or release(request.triton.release),
+        "onnxruntime.workspace": lambda: request.onnxruntime.workspace_bytes,
         "tensorrt.workspace": lambda: request.tensorrt.workspace_bytes,
         "tensorrt-rtx.workspace": lambda: request.tensorrt_rtx.workspace_bytes,
         **_checks_of_tensorrt(request),
-        "onnxruntime.workspace": lambda: request.onnxruntime.workspace_bytes,
         "accuracy.metric": request.accuracy.require_metric,
         "accuracy.max_drop": request.accuracy.require_max_drop,
         "accuracy.budget_evals": request.accuracy.require_budget,

@@ -16,6 +16,7 @@ from typing import IO
 import msgspec
 
 from convkit.errors import InputError
+from convkit.sources.torch_archives import foreign_in_program, foreign_in_script
 from convkit.spec.archive import refuse_bomb
 
 _LEGACY_PICKLES = 5  # magic number, protocol, system information, the object, storage keys
@@ -164,18 +165,35 @@ def _read_zip(path: Path) -> Checkpoint:
             raise ValueError("two zip archives in one file, or none that begins where the file does")
         names = [member.filename for member in members]
         if any("/code/" in f"/{name}" for name in names) and any(name.endswith("constants.pkl") for name in names):
-            return Checkpoint(kind=CheckpointKind.TORCHSCRIPT)
+            called = foreign_in_script(archive, lambda member: _names_of_member(archive, member))
+            return Checkpoint(kind=CheckpointKind.TORCHSCRIPT, names=tuple(sorted(called)))
         if any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names):
-            return Checkpoint(kind=CheckpointKind.EXPORTED)
-        pickles = [member for member in members if member.filename.lower().endswith(".pkl")]
-        if not pickles:
-            raise ValueError("a zip archive without data.pkl")
-        called: set[str] = set()
-        for member in pickles:
-            if member.file_size > _MAX_PICKLE_BYTES:
-                raise ValueError(f"its member {member.filename} unpacks to more than {_MAX_PICKLE_BYTES >> 20} MiB")
-            called |= _names(io.BytesIO(archive.read(member)))
+            called = foreign_in_program(archive, lambda member: _names_of_member(archive, member))
+            return Checkpoint(kind=CheckpointKind.EXPORTED, names=tuple(sorted(called)))
+        called = _names_in_pickles(archive)
     return _classified(called)
+
+
+def _names_in_pickles(archive: zipfile.ZipFile) -> set[str]:
+    pickles = [member for member in archive.infolist() if member.filename.lower().endswith(".pkl")]
+    if not pickles:
+        raise ValueError("a zip archive without data.pkl")
+    called: set[str] = set()
+    for member in pickles:
+        called |= _names_of_member(archive, member)
+    return called
+
+
+def _names_of_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> set[str]:
+    """Return what a pickled member names; one that torch.save wrote is an archive itself."""
+    if member.file_size > _MAX_PICKLE_BYTES:
+        raise ValueError(f"its member {member.filename} unpacks to more than {_MAX_PICKLE_BYTES >> 20} MiB")
+    content = archive.read(member)
+    if not content.startswith(_ZIP_START):
+        return _names(io.BytesIO(content), pickles=1 if member.filename.endswith(".pkl") else _LEGACY_PICKLES)
+    with zipfile.ZipFile(io.BytesIO(content)) as inner:
+        refuse_bomb(inner.infolist(), len(content))
+        return _names_in_pickles(inner)
 
 
 def _read_tar(path: Path) -> Checkpoint:

@@ -111,7 +111,7 @@ def _framework(file: Path) -> Framework | str:
         ".pb": "a frozen graph carries no signature: export a SavedModel",
         ".keras": "export it first: keras.saving.load_model(path).export(folder)",
         ".h5": "export it first: keras.saving.load_model(path).export(folder)",
-    }.get(file.suffix, "convkit takes .pth, a SavedModel's folder, and .onnx")
+    }.get(file.suffix, "convkit takes .pth, .pt, .pt2, a SavedModel's folder, and .onnx")
     raise InputError(f"{file} is no model that convkit takes", hint=hint, code="source.unknown-kind")
 
 
@@ -137,7 +137,7 @@ def _file_in(folder: Path) -> Path:
             return candidates[0]
     raise InputError(
         f"{folder} holds no model",
-        hint="it should hold a model.pth, a saved_model.pb with its variables, or an .onnx file",
+        hint="it should hold a model.pth, .pt or .pt2, a saved_model.pb with its variables, or an .onnx file",
         code="source.missing",
     )
 
@@ -155,7 +155,7 @@ def _nearest(folder: Path, models_in: Callable[[Path], Iterator[Path]]) -> list[
 
 def _models_in(folder: Path) -> Iterator[Path]:
     for file in sorted(folder.iterdir()):
-        if file.is_file() and (file.suffix in (".pth", ".onnx") or file.name == "saved_model.pb"):
+        if file.is_file() and (file.suffix in (".pth", ".pt", ".pt2", ".onnx") or file.name == "saved_model.pb"):
             yield file
 
 

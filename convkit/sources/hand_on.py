@@ -35,10 +35,13 @@ class Face(NamedTuple):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
+    def fed(self, case: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return a case by the graph's own names."""
+        return {name: case[spec.name] for name, spec in zip(self.inputs, self.interface.inputs, strict=True)}
+
     def answered(self, case: dict[str, np.ndarray], answer: Answer) -> dict[str, np.ndarray]:
         """Return what the framework answers on a case; in and out under wire names."""
-        fed = {name: case[spec.name] for name, spec in zip(self.inputs, self.interface.inputs, strict=True)}
-        got = answer(fed, self.outputs)
+        got = answer(self.fed(case), self.outputs)
         return {spec.name: got[name] for name, spec in zip(self.outputs, self.interface.outputs, strict=True)}
 
 

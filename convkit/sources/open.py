@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from convkit.errors import InputError, MetadataError, MissingError
+from convkit.errors import InputError, MissingError
 from convkit.graph.model import Tensors
 from convkit.graph.present import wanted_interface
 from convkit.pipeline.artifact import Artifact, gather
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.stopwatch import Timing
 from convkit.sources.answers import Questions
-from convkit.sources.checkpoint import Checkpoint, CheckpointKind, read_checkpoint
-from convkit.sources.code import code_below, defines, local_imports
 from convkit.sources.exported import Exported
 from convkit.sources.find import Found, Framework
 from convkit.sources.saved_model import members_of, refuse_outside, refuse_reaching_out
 from convkit.sources.source import Source, open_other
-from convkit.sources.trust import TRUST_ALL, Untrusted, require_trust
-from convkit.sources.user_code import MODEL_DEF, find_function
+from convkit.sources.torch_file import open_torch
+from convkit.sources.trust import require_trust
 from convkit.spec.metadata import Metadata
 from convkit.spec.options import ExportOptions
 from convkit.spec.paths import is_plain
@@ -51,7 +47,7 @@ def open_source(
     """
     match found.framework:
         case Framework.PYTORCH:
-            source: Source = TorchFile(found, metadata, options, trust, command)
+            source: Source = open_torch(found, metadata, options, trust, command)
         case Framework.TENSORFLOW:
             source = SavedModelFolder(found, metadata, options)
         case Framework.ONNX:
@@ -77,133 +73,6 @@ def require_extra(extra: str) -> None:
             hint=f'pip install "convkit[{extra}]"',
             code="missing.extra",
         )
-
-
-class TorchFile:
-    """A PyTorch checkpoint: a state dict with a definition, or a whole module."""
-
-    environment = "torch"
-
-    def __init__(
-        self, found: Found, metadata: Metadata | None, options: ExportOptions, trust: Sequence[str], command: str
-    ) -> None:
-        from convkit.sources.torch_module import TorchSource
-
-        if metadata is None:
-            raise MetadataError(
-                f"{found.path} has no config.txt: a PyTorch model does not say what its inputs are",
-                hint=f"write {found.folder}/config.txt (the README shows one), or name it with --config",
-                code="metadata.missing",
-            )
-        self.metadata = metadata
-        self.options = options
-        self.kind = "PyTorch"
-        folder = Path(found.folder)
-        checkpoint = _taken(read_checkpoint(found.path), found)
-        has_loader = options.model_def is None and (folder / "model.py").is_file()
-        loader = "model.py" if has_loader and defines(folder / "model.py", "load_model") else None
-        if checkpoint.kind is CheckpointKind.TENSORS and loader is None and options.model_def is None:
-            raise InputError(
-                f"{found.path} is a state dict: weights without the network they belong to",
-                hint="put a model.py with load_model() beside it, or name the network: --model-def FILE.py:factory",
-                code="source.no-definition",
-            )
-        untrusted = _untrusted(found, checkpoint, loader, options)
-        require_trust(untrusted, trust, command)
-        sealed = TRUST_ALL not in trust
-        trusted = {Path(file.path).relative_to(folder).as_posix() for file in untrusted}
-        code = code_below(folder) if untrusted and not sealed else trusted
-        self.files = gather(folder, {found.file, *code})
-        definition = find_function(options.model_def, MODEL_DEF) if options.model_def is not None else None
-        self.source = TorchSource(
-            files=self.files,
-            beside=_beside(folder, self.files) if loader else None,
-            checkpoint=found.file,
-            kind=checkpoint.kind,
-            trusted=bool(untrusted),
-            sealed=sealed,
-            loader=loader,
-            definition=definition,
-        )
-
-    def export(self, run: Runner, *, samples: Artifact | None, max_opset: int) -> Exported:
-        """See `Source.export`; torch's exporter writes an opset that every server reads."""
-        from convkit.sources.torch import export_torch
-
-        del max_opset
-        return run(export_torch, self.source, metadata=self.metadata, options=self.options, samples=samples)
-
-    def contender(self, exported: Exported, *, seconds: float) -> Contender[Timing]:
-        """See `Source.contender`."""
-        from convkit.sources.torch import time_torch
-
-        return Contender(
-            time_torch,
-            self.source,
-            metadata=self.metadata,
-            options=self.options,
-            inputs=exported.samples,
-            seconds=seconds,
-        )
-
-    def answers(self, run: Runner, questions: Questions) -> Tensors:
-        """See `Answering.answers`."""
-        from convkit.sources.torch import answer_torch
-
-        return run(answer_torch, self.source, metadata=self.metadata, options=self.options, questions=questions)
-
-    def describe(self, run: Runner) -> Interface:
-        """See `Describing.describe`."""
-        del run
-        return wanted_interface(self.metadata, self.options.tensor_names, self.options.max_batch_size)
-
-
-def _taken(checkpoint: Checkpoint, found: Found) -> Checkpoint:
-    if checkpoint.kind in (CheckpointKind.TORCHSCRIPT, CheckpointKind.EXPORTED):
-        raise InputError(
-            f"{found.path} is a {checkpoint.kind.value} file, which convkit does not take yet",
-            hint="save the module itself: torch.save(model.state_dict(), 'model.pth'), with its model.py",
-            code="source.unknown-kind",
-        )
-    return checkpoint
-
-
-def _untrusted(found: Found, checkpoint: Checkpoint, loader: str | None, options: ExportOptions) -> list[Untrusted]:
-    """List the files that would run code: the pickle, model.py, and what that imports from its folder."""
-    if options.model_def is not None:
-        return []
-    files = []
-    pickled = checkpoint.kind is CheckpointKind.PICKLED_MODULE
-    if pickled:
-        files.append(Untrusted(path=str(found.path), runs=checkpoint.foreign))
-    definition = Path(found.folder, "model.py")
-    if loader is not None or (pickled and definition.is_file()):
-        runs = ("the module itself", "load_model()") if loader else ("the module itself",)
-        files.append(Untrusted(path=str(definition), runs=runs))
-        files += [
-            Untrusted(path=str(Path(found.folder, name)), runs=("the module itself, which model.py imports",))
-            for name in local_imports(definition)
-        ]
-    return files
-
-
-def _beside(folder: Path, files: Artifact) -> str:
-    """Return the digest of what else lies in the folder: load_model() may read any of it.
-
-    Left out are hidden files, and one that this very command writes its output to.
-    """
-    own = []
-    for stream in (1, 2):
-        with contextlib.suppress(OSError):  # it is closed
-            own.append(os.fstat(stream))
-    names = {
-        path.name
-        for path in folder.iterdir()
-        if path.is_file()
-        and not path.name.startswith(".")
-        and not any(os.path.samestat(path.stat(), written) for written in own)
-    }
-    return gather(folder, names - set(files.files)).digest
 
 
 class SavedModelFolder:

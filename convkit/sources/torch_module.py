@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -20,6 +21,7 @@ from convkit.errors import ConvkitError, InputError, StepError
 from convkit.pipeline.artifact import Artifact
 from convkit.pipeline.isolation import warn_of_reach
 from convkit.sources.checkpoint import CheckpointKind, read_checkpoint
+from convkit.sources.torch_state import chosen_module, weights_for
 from convkit.sources.user_code import MODEL_DEF, UserFunction, attribute, import_file, load_function, place_of
 
 if TYPE_CHECKING:
@@ -43,16 +45,18 @@ class TorchSource(msgspec.Struct, frozen=True, kw_only=True):
     loader: str | None = None
     """The file beside the checkpoint that defines ``load_model()``."""
     definition: UserFunction | None = None
+    state_key: str | None = None
+    """The keys, joined by dots, that lead to the weights in the checkpoint."""
 
     @property
     def digest(self) -> str:
         """Return what tells this source from any other."""
         definition = (self.definition.files.digest, self.definition.name) if self.definition is not None else None
-        return f"{self.files.digest} {self.beside} {definition}"
+        return f"{self.files.digest} {self.beside} {definition} {self.state_key}"
 
 
 _SAVE_AGAIN = "save it again with torch.save(model.state_dict(), path); a whole module in the old format needs --trust"
-_loaded: dict[str, torch.nn.Module] = {}
+_loaded: dict[str, Any] = {}
 
 
 def load_module(source: TorchSource) -> torch.nn.Module:
@@ -79,26 +83,90 @@ def load_module(source: TorchSource) -> torch.nn.Module:
     return _loaded[source.digest]
 
 
+def load_program(source: TorchSource) -> Any:
+    """Load a ``.pt2`` as a `torch.export.ExportedProgram`; once for each source in one process.
+
+    Raises:
+        InputError: it is damaged, or names operators that are not here.
+    """
+    import torch
+
+    if source.digest not in _loaded:
+        path = source.files.file(source.checkpoint)
+        if source.trusted:
+            warn_of_reach()
+        with contextlib.nullcontext() if source.trusted else _weights_only():
+            try:
+                _loaded[source.digest] = torch.export.load(path)
+            except Exception as error:  # a damaged archive makes torch raise anything
+                raise _unreadable(path, error) from error
+    return _loaded[source.digest]
+
+
+@contextlib.contextmanager
+def _weights_only() -> Iterator[None]:
+    """Let torch.load read nothing but tensors, whatever its caller says."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+def forget() -> None:
+    """Let go of every module that was built in this process."""
+    _loaded.clear()
+
+
 def _ready(module: torch.nn.Module, source: TorchSource) -> torch.nn.Module:
     try:
-        return module.cpu().eval().requires_grad_(requires_grad=False)
+        module = module.cpu().eval()
+        for parameter in module.parameters():
+            parameter.requires_grad_(requires_grad=False)
     except Exception as error:  # its parts may be anything
         raise InputError(
             f"{source.checkpoint}: the module cannot be used: {type(error).__name__}: {error}",
             hint=_SAVE_AGAIN,
             code="source.unreadable",
         ) from error
+    return module
 
 
 def _build(source: TorchSource) -> Any:
     path = source.files.file(source.checkpoint)
     if source.definition is not None:
         module = _called(load_function(source.definition, MODEL_DEF), source.definition.name)
-        _fill(module, _load(path, source), source.checkpoint, source.definition.name)
+        _fill(module, _load(path, source), source)
         return module
     if source.loader:
         return _called(attribute(import_file(source.files.file(source.loader)), "load_model"), "load_model()")
-    return _load(path, source)
+    if source.kind is CheckpointKind.TORCHSCRIPT:
+        return _load_script(path)
+    return chosen_module(_load(path, source), source.state_key, file=source.checkpoint)
+
+
+def _load_script(path: Path) -> Any:
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return torch.jit.load(path, map_location="cpu")
+    except Exception as error:  # a damaged archive makes torch raise anything
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return InputError(
+        f"{path.name} cannot be loaded: {lines[0] if lines else type(error).__name__}",
+        hint=_loading_hint(error),
+        code="source.unreadable",
+    )
 
 
 def _load(path: Path, source: TorchSource) -> Any:
@@ -113,12 +181,7 @@ def _load(path: Path, source: TorchSource) -> Any:
     except ConvkitError:
         raise
     except Exception as error:  # a damaged pickle makes torch raise anything
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"{path.name} cannot be loaded: {first}",
-            hint=_loading_hint(error),
-            code="source.unreadable",
-        ) from error
+        raise _unreadable(path, error) from error
 
 
 def _loading_hint(error: Exception) -> str:
@@ -142,23 +205,18 @@ def _own_classes(path: Path) -> list[Any]:
     return classes
 
 
-def _fill(module: Any, state: Any, checkpoint: str, factory: str) -> None:
+def _fill(module: Any, loaded: Any, source: TorchSource) -> None:
     import torch
 
     if not isinstance(module, torch.nn.Module):
         return  # reported by the caller, with the type
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        keys = f" with the keys {', '.join(map(str, list(state)[:8]))}" if isinstance(state, dict) else ""
-        raise InputError(
-            f"{checkpoint} holds a {type(state).__name__}{keys}, not a state dict",
-            hint="save the weights alone: torch.save(model.state_dict(), path)",
-            code="source.no-state-dict",
-        )
+    state = weights_for(module, loaded, source.state_key, file=source.checkpoint)
+    factory = source.definition.name if source.definition is not None else ""
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise InputError(
-            f"{checkpoint} does not fit {factory}: {' '.join(str(error).split())}",
+            f"{source.checkpoint} does not fit {factory}: {' '.join(str(error).split())}",
             hint="the factory must build the very architecture that the weights were saved from",
             code="source.state-dict-mismatch",
         ) from error

@@ -91,6 +91,8 @@ class ExportOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     model_def: str | None = None
     """``FILE.py:factory`` or ``module:factory``: a function that returns the torch.nn.Module of a state dict."""
+    state_key: str | None = None
+    """Where a checkpoint keeps the weights: keys joined by dots, as in ``ema.module``; by default where they fit."""
     signature: str | None = None
     """The SavedModel's signature; by default ``serving_default``, or the only one."""
     opset: Annotated[int, msgspec.Meta(ge=13, le=26)] | None = None

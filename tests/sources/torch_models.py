@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from convkit.sources.find import find_model
-from convkit.sources.open import TorchFile, open_source
+from convkit.sources.open import open_source
+from convkit.sources.torch_file import TorchFile
 from convkit.spec.metadata import read_metadata
 from convkit.spec.options import ExportOptions
 
