@@ -35,6 +35,7 @@ from convkit.report.document import Report, Status
 from convkit.report.files import report_files
 from convkit.report.gates import missed, refuse_missed, timed
 from convkit.request import Request, target_options
+from convkit.serving.engine_files import fit_in
 from convkit.serving.holding import locked
 from convkit.serving.layout import STRANGER, STRANGER_HINT, strangers
 from convkit.serving.manifest import Lock, write_manifest
@@ -281,6 +282,9 @@ def _publish(
     )
     pending = compiled.engine == "deferred"
     files = dict(compiled.files)
+    if triton.config is not None and not pending:
+        files, config = fit_in(repository / name, files, triton.config)
+        triton = msgspec.structs.replace(triton, config=config)
     if pending:  # what `convkit build` publishes with the engine: a live model's configuration is not touched now
         files.update({f"{MODEL_FOLDER}/{file}": data for file, data in triton.all().items()})
     publication = Publication(

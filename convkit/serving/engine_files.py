@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import msgspec
+
 from convkit.errors import ConvkitError
+from convkit.serving.engine_names import with_names
 from convkit.serving.layout import numbered
 from convkit.serving.publish import CONFIG, RECORDS
 from convkit.serving.triton_text import parse
-from convkit.targets.engine_records import is_file_name, read_engines
+from convkit.targets.engine_records import ENGINES, Engines, encode_engines, is_file_name, read_engines
 
 
 def known_names(model: Path) -> dict[str, str]:
@@ -58,6 +61,27 @@ def name_engines(known: Mapping[str, str], capabilities: Iterable[str], default:
         free = file if file and file not in names.values() else default
         names[capability] = free if free not in names.values() else _own_name(capability, default)
     return names
+
+
+def fit_in(model: Path, files: Mapping[str, Path | bytes], config: bytes) -> tuple[dict[str, Path | bytes], bytes]:
+    """Give an engine that was built at once the name that its kind of GPU has in a model that is published already.
+
+    Args:
+        model: the model's folder.
+        files: of the version, engines.json among them; one engine.
+        config: config.pbtxt for the engine alone.
+
+    Returns the version's files and the configuration as they are to be published.
+    """
+    place = f"{RECORDS}/{ENGINES}"
+    known, record = known_names(model), files.get(place)
+    if not known or not isinstance(record, bytes):
+        return dict(files), config
+    [engine] = msgspec.json.decode(record, type=Engines).engines
+    names = name_engines(known, [engine.gpu.compute_capability], engine.file)
+    named = msgspec.structs.replace(engine, file=names[engine.gpu.compute_capability])
+    renamed = {named.file if name == engine.file else name: content for name, content in files.items()}
+    return {**renamed, place: encode_engines([named])}, with_names(config, names)
 
 
 def _own_name(capability: str, default: str) -> str:

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from convkit.pipeline.artifact import digest_bytes
-from convkit.serving.engine_files import known_names, name_engines
+from convkit.serving.engine_files import fit_in, known_names, name_engines
+from convkit.serving.triton_text import parse
 from convkit.spec.options import Precision
 from convkit.spec.tensor import DType, Interface, TensorSpec
 from convkit.targets.build_plan import BuildPlan
@@ -84,6 +85,21 @@ def test_a_record_or_a_configuration_that_points_elsewhere_is_passed_over(tmp_pa
 
     assert [each.file for each in read_engines(tmp_path).engines] == ["model.plan"]
     assert known_names(tmp_path) == {"8.9": "a.plan"}
+
+
+def test_an_engine_that_is_built_at_once_takes_the_name_of_its_kind_of_gpu(tmp_path: Path) -> None:
+    config = b'name: "m" backend: "tensorrt" default_model_filename: "model.plan"'
+    files: dict[str, Path | bytes] = {"model.plan": b"new", "convkit/engines.json": encode_engines([engine(H100)])}
+
+    assert fit_in(tmp_path, files, config) == (files, config), "the first of the model"
+    (tmp_path / "1" / "convkit").mkdir(parents=True)
+    (tmp_path / "1" / "convkit" / "engines.json").write_bytes(encode_engines([engine(L4)]))
+    fitted, written = fit_in(tmp_path, files, config)
+
+    assert fitted["model_sm90.plan"] == b"new"
+    assert "model.plan" not in fitted
+    assert b'"file": "model_sm90.plan"' in bytes(fitted["convkit/engines.json"])  # type: ignore[arg-type]
+    assert dict(parse(written.decode()).cc_model_filenames) == {"8.9": "model.plan", "9.0": "model_sm90.plan"}
 
 
 def test_the_first_kind_of_gpu_has_the_plain_name_and_no_two_share_one() -> None:
