@@ -53,12 +53,6 @@ def _other_type(node: Placed, facts: Facts) -> str | None:
     return f"it is quantized to {kind}; TensorRT takes int8, int4, FP8 (E4M3) and FP4"
 
 
-def _activation_of_four_bits(node: Placed, facts: Facts) -> str | None:
-    if _quantized_type(node, facts) != "int4" or facts.is_constant(node.input(0)):
-        return None
-    return "an activation is quantized to int4; TensorRT takes that of weights only"
-
-
 def _bad_scale(node: Placed, facts: Facts) -> str | None:
     scale = facts.value(node.input(1))
     if scale is None or not scale.size:
@@ -117,12 +111,6 @@ QUANTIZATION = (
         beyond_parser=True,
     ),
     Rule("quantized-type", "(Dequantize|Quantize)Linear", _other_type, _CONVKIT),
-    Rule(
-        "int4-activation",
-        "(Dequantize|Quantize)Linear",
-        _activation_of_four_bits,
-        "keep activations in floating point: --quantize int4 does weights alone",
-    ),
     Rule(
         "scales-and-axis",
         "(Dequantize|Quantize)Linear",

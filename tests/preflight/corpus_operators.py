@@ -1,0 +1,137 @@
+"""Operators that TensorRT does not have."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from preflight.making import I32, I64, U8, B, F, broken, floats, ints, model, node, unary
+
+
+@broken("spell", "Sorcery")
+def operator_of_ones_own() -> onnx.ModelProto:
+    """An operator of a domain of one's own."""
+    return model(
+        [helper.make_node("Sorcery", ["x"], ["y"], name="spell", domain="house.made")],
+        {"x": (F, [2, 6])},
+        {"y": (F, [2, 6])},
+        domains=("house.made",),
+    )
+
+
+@broken("fused", "FusedMatMul")
+def operator_of_onnxruntime() -> onnx.ModelProto:
+    """What ONNX Runtime's optimizer has fused, and nobody else reads."""
+    return model(
+        [helper.make_node("FusedMatMul", ["x", "w"], ["y"], name="fused", domain="com.microsoft", alpha=0.5)],
+        {"x": (F, [2, 6])},
+        {"y": (F, [2, 5])},
+        {"w": floats(6, 5)},
+        domains=("com.microsoft",),
+    )
+
+
+@broken("distinct", "Unique")
+def distinct_values() -> onnx.ModelProto:
+    """Unique, whose output's size depends on the values."""
+    return model([node("Unique", "x", "y", "distinct")], {"x": (F, [6])}, {"y": (F, ["found"])})
+
+
+@broken("pick", "Compress")
+def compressed_rows() -> onnx.ModelProto:
+    """Compress, whose output's size depends on the values."""
+    return model(
+        [node("Compress", "x c", "y", "pick", axis=0)], {"x": (F, [6, 2]), "c": (B, [6])}, {"y": (F, ["found", 2])}
+    )
+
+
+@broken("determinant", "Det")
+def determinants() -> onnx.ModelProto:
+    """Det."""
+    return model([node("Det", "x", "y", "determinant")], {"x": (F, [2, 3, 3])}, {"y": (F, [2])})
+
+
+@broken("shift", "BitShift")
+def shifted_bits() -> onnx.ModelProto:
+    """BitShift on uint8."""
+    return model([node("BitShift", "x x", "y", "shift", direction="LEFT")], {"x": (U8, [2, 6])}, {"y": (U8, [2, 6])})
+
+
+@broken("mask", "BitwiseAnd")
+def masked_bits() -> onnx.ModelProto:
+    """BitwiseAnd on int32."""
+    return model(
+        [node("BitwiseAnd", "x m", "y", "mask")], {"x": (I32, [2, 6])}, {"y": (I32, [2, 6])}, {"m": np.int32(7)}
+    )
+
+
+@broken("chance", "Bernoulli", mended=True)
+def random_draws() -> onnx.ModelProto:
+    """Bernoulli, left in the graph from training."""
+    return unary("Bernoulli", "chance")
+
+
+@broken("fold", "Col2Im")
+def folded_columns() -> onnx.ModelProto:
+    """torch.nn.Fold."""
+    weights = {"size": ints(5, 5), "block": ints(1, 5)}
+    return model(
+        [node("Col2Im", "x size block", "y", "fold")], {"x": (F, [1, 5, 5])}, {"y": (F, [1, 1, 5, 5])}, weights
+    )
+
+
+@broken("unpool", "MaxUnpool")
+def unpooling() -> onnx.ModelProto:
+    """torch.nn.MaxUnpool2d."""
+    return model(
+        [node("MaxUnpool", "x i", "y", "unpool", kernel_shape=[2, 2], strides=[2, 2])],
+        {"x": (F, [1, 1, 2, 2]), "i": (I64, [1, 1, 2, 2])},
+        {"y": (F, [1, 1, 4, 4])},
+    )
+
+
+@broken("lower", "StringNormalizer")
+def strings() -> onnx.ModelProto:
+    """A model that takes strings."""
+    kind = TensorProto.STRING
+    return model([node("StringNormalizer", "x", "y", "lower")], {"x": (kind, [6])}, {"y": (kind, [6])})
+
+
+@broken("split", "SplitToSequence")
+def sequences() -> onnx.ModelProto:
+    """torch.split with a loop over it, exported as a sequence."""
+    nodes = [node("SplitToSequence", "x", "s", "split", axis=0), node("SequenceAt", "s i", "y", "at")]
+    return model(nodes, {"x": (F, [4, 6])}, {"y": (F, [1, 6])}, {"i": np.int64(1)})
+
+
+@broken("window", "MelWeightMatrix", mended=True)
+def mel_filters() -> onnx.ModelProto:
+    """The filter bank of an audio front end, computed in the graph."""
+    weights = {"m": np.int64(8), "d": np.int64(16), "r": np.int64(8000), "lo": np.float32(0), "hi": np.float32(4000)}
+    nodes = [node("MelWeightMatrix", "m d r lo hi", "f", "window"), node("MatMul", "x f", "y", "mel")]
+    return model(nodes, {"x": (F, [2, 9])}, {"y": (F, [2, 8])}, weights)
+
+
+@broken("words", "TfIdfVectorizer")
+def word_counts() -> onnx.ModelProto:
+    """A text classifier's features."""
+    counted = {"ngram_counts": [0], "ngram_indexes": [0, 1, 2], "pool_int64s": [2, 3, 5]}
+    attributes = {"mode": "TF", "min_gram_length": 1, "max_gram_length": 1, "max_skip_count": 0, **counted}
+    return model([node("TfIdfVectorizer", "x", "y", "words", **attributes)], {"x": (I32, [2, 6])}, {"y": (F, [2, 3])})
+
+
+@broken("found", "NonZero")
+def places_of_what_is_not_zero() -> onnx.ModelProto:
+    """NonZero, for which TensorRT has a plugin and TensorRT-RTX none."""
+    return model([node("NonZero", "x", "y", "found")], {"x": (F, [2, 6])}, {"y": (I64, [2, "n"])})
+
+
+@broken("regions", "RoiAlign")
+def regions_of_interest() -> onnx.ModelProto:
+    """RoiAlign, for which TensorRT has a plugin and TensorRT-RTX none."""
+    return model(
+        [node("RoiAlign", "x r b", "y", "regions", output_height=2, output_width=2)],
+        {"x": (F, [1, 2, 8, 8]), "r": (F, [3, 4]), "b": (I64, [3])},
+        {"y": (F, [3, 2, 2, 2])},
+    )
