@@ -54,7 +54,7 @@ def _named(path: str, kind: str) -> str:
 
 def last_place(trace: str) -> str | None:
     """Return the innermost file and line of a stack trace's text that are neither torch's nor Python's own."""
-    places = [(file, line) for file, line in _FILE_LINE.findall(trace) if not _is_library(file)]
+    places = [(file, line) for file, line in _FILE_LINE.findall(trace) if not is_library(file)]
     return f"{Path(places[-1][0]).name}, line {places[-1][1]}" if places else None
 
 
@@ -68,7 +68,7 @@ def _of_frames(error: BaseException, module: torch.nn.Module) -> list[str]:
         owner = frame.f_locals.get("self")
         if isinstance(owner, torch.nn.Module) and id(owner) in names:
             inside = _named(names[id(owner)], type(owner).__name__)
-        if not _is_library(frame.f_code.co_filename):
+        if not is_library(frame.f_code.co_filename):
             place = f"{Path(frame.f_code.co_filename).name}, line {line}"
     return [text for text in (inside, place) if text] if place else []
 
@@ -87,7 +87,8 @@ def _frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
             trace = trace.tb_next
 
 
-def _is_library(file: str) -> bool:
+def is_library(file: str) -> bool:
+    """Tell whether a file belongs to torch, to convkit, or to Python itself."""
     if file.startswith("<") or _LIBRARIES.search(file):
         return True
     return "site-packages" not in file and file.startswith(sysconfig.get_paths()["stdlib"])

@@ -15,6 +15,7 @@ from convkit.graph.samples import case_sizes, random_case
 from convkit.pipeline import events
 from convkit.sources.torch_blame import blame
 from convkit.sources.torch_call import Call, leaves, tensor_of
+from convkit.sources.torch_decisions import decided_by_data
 from convkit.spec.tensor import Interface
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ PROGRAM = "torch.onnx.export, from the exported program"
 TORCHSCRIPT = "torch.onnx.export, the older exporter, as TorchScript"
 _TRACE_BATCH = 2  # torch.export specializes on 0 and 1
 _FIXES_A_DIMENSION = ("specialized", "Constraints violated", "inferred a static shape")
-_DECIDES_BY_DATA = ("data-dependent", "DataDependent", "Data-dependent", "data dependent")
 _ADVICE = re.compile(r"(For more information, run with|Caused by: \(_|The following call raised)")
 
 
@@ -52,7 +52,8 @@ def export_module(
     """Write a module as ONNX. The graph's inputs stand in the order of `call.wires`.
 
     Where torch.export cannot follow forward(), the older exporter is tried: on what torch.jit.script makes of the
-    module where forward() decides by its data, which a trace would settle once and for all, else on a trace.
+    module where forward() decides by what its inputs hold, which a trace would settle once and for all; else on a
+    trace.
 
     Args:
         module: in evaluation mode.
@@ -75,12 +76,15 @@ def export_module(
         raise
     except Exception as error:
         closed = _reason(error, module)
-        road = SCRIPTED if _says(error, _DECIDES_BY_DATA) else TRACED
+        arguments, keywords = call.given(random_case(wanted, _trace_sizes(wanted), seed=0))
+        decided = decided_by_data(module, arguments, keywords)
+        road = SCRIPTED if decided is not None else TRACED
         exporter = road.partition(", ")[2]
         try:
             proto = _older(torch.jit.script(module) if road is SCRIPTED else module, wanted, call, opset)
         except Exception as second:
-            raise _failure(f"{closed}; {exporter}: {_reason(second, module)}", error) from second
+            settled = f"; no trace, since forward() decides by its data at {decided}" if decided is not None else ""
+            raise _failure(f"{closed}; {exporter}: {_reason(second, module)}{settled}", error) from second
         if (why := doubt(proto)) is not None:
             raise _failure(f"{closed}; {exporter}: {why}", error) from error
     events.warn("export.older-exporter", f"written by {exporter}, since torch.export failed: {closed}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -76,19 +77,26 @@ def state_dict_folder(folder: Path, *, code: str = NETWORK + LOADER, extra: Mapp
     return folder
 
 
-def whole_module_folder(folder: Path, *, module: str) -> Path:
-    """A whole module, pickled by a script in which its class belonged to `module`; model.py only defines the class."""
-    write_folder(folder, {"model.py": NETWORK})
-    made = defined(NETWORK, module)
+@contextlib.contextmanager
+def pickled_from(module: str, made: ModuleType) -> Iterator[None]:
+    """Let what is pickled within say that its classes belong to the module of that name."""
     saved = sys.modules.get(module)
     sys.modules[module] = made
     try:
-        torch.manual_seed(0)
-        torch.save(made.Net(), folder / "model.pth")
+        yield
     finally:
         del sys.modules[module]
         if saved is not None:
             sys.modules[module] = saved
+
+
+def whole_module_folder(folder: Path, *, module: str) -> Path:
+    """A whole module, pickled by a script in which its class belonged to `module`; model.py only defines the class."""
+    write_folder(folder, {"model.py": NETWORK})
+    made = defined(NETWORK, module)
+    with pickled_from(module, made):
+        torch.manual_seed(0)
+        torch.save(made.Net(), folder / "model.pth")
     return folder
 
 
