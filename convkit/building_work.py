@@ -9,11 +9,14 @@ from pathlib import Path
 import msgspec
 
 from convkit.errors import InputError, MissingError, UsageError
-from convkit.pipeline.artifact import digest_file
+from convkit.pipeline.artifact import digest_file, read_record
 from convkit.serving.engine_files import file_for
 from convkit.serving.layout import is_model, numbered
-from convkit.serving.publish import PENDING, RECORDS
+from convkit.serving.manifest import results
+from convkit.serving.publish import CONFIG, MANIFEST, PENDING, RECORDS
+from convkit.serving.records import SUMS, read_sums
 from convkit.spec.options import Precision
+from convkit.spec.paths import is_plain
 from convkit.targets.build_plan import FILE_NAME, BuildPlan, read_build_plan, verify_files
 from convkit.targets.engine_records import BuiltEngine, find_standing, read_engines
 from convkit.targets.here import Here
@@ -146,6 +149,7 @@ def require_buildable(task: Task, here: Here) -> None:
         MissingError: this TensorRT or this GPU does not suit the build.
     """
     verify_files(task.plan, task.inputs)
+    _verify_records(task)
     what = f"{task.source.name} version {task.number}"
     wanted = task.plan.versions
     if not wanted.suits(here.tensorrt):
@@ -161,6 +165,43 @@ def require_buildable(task: Task, here: Here) -> None:
             hint=f"build it on a GPU of {FP8_SINCE} or later, or convert with --quantize int8",
             code="tensorrt.no-fp8",
         )
+
+
+def _verify_records(task: Task) -> None:
+    """Hold what is published along with an engine against its digests: the configuration, warm-up data, the report.
+
+    Raises:
+        InputError: a file is missing or has another content.
+    """
+    if not task.pending:
+        if not (task.source / CONFIG).is_file():
+            raise _missing(task.source / CONFIG)
+        return
+    try:
+        digests = read_sums(read_record(task.inputs / SUMS))
+        digests |= results(read_record(task.inputs / MANIFEST))
+    except FileNotFoundError as error:
+        raise _missing(Path(error.filename)) from error
+    except (OSError, ValueError) as error:
+        raise _damaged(task.inputs / SUMS) from error
+    for name, digest in digests.items():
+        path = task.inputs / name
+        if not is_plain(name) or not path.is_file():
+            raise _missing(path)
+        if digest_file(path) != digest:
+            raise _damaged(path)
+
+
+def _missing(path: Path) -> InputError:
+    return InputError(f"{path} is missing", hint="copy the whole folder", code="build.missing-file")
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(
+        f"{path} is not the file that was prepared",
+        hint="copy the folder again, or run 'convkit convert' again",
+        code="build.digest",
+    )
 
 
 def require_place(source: Path, into: Path | None) -> None:

@@ -118,7 +118,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("damaged", ["model.onnx", "references/0000.npz"])
+@pytest.mark.parametrize("damaged", ["model.onnx", "references/0000.npz", "model/config.pbtxt", "report.json"])
 def test_a_file_that_was_damaged_on_the_way_is_named(repository: Path, on: On, damaged: str) -> None:
     path = repository / "scaled" / "pending" / "1" / damaged
     path.write_bytes(path.read_bytes()[:-1] + b"?")
@@ -129,6 +129,9 @@ def test_a_file_that_was_damaged_on_the_way_is_named(repository: Path, on: On, d
     assert outcome.result["error"]["code"] == "build.digest"
     assert str(path) in outcome.result["error"]["message"]
     assert not (repository / "scaled" / "1").exists()
+    path.unlink()
+    missing = on(L4).command("build", repository, "--json").result["error"]
+    assert (missing["code"], str(path) in missing["message"]) == ("build.missing-file", True)
 
 
 def test_a_tensorrt_that_the_build_was_not_prepared_for_is_refused(repository: Path, on: On) -> None:
