@@ -207,13 +207,14 @@ def _refuse_unjudgeable(target: Target, request: Request) -> None:
             f"--min-speedup with --to {target.name}: the engine never runs beside the source framework, so there is no "
             "speed-up to measure",
             hint="ask for --max-latency, which is measured where the engine runs"
-            if target.backend
+            if target.backend and not hasattr(target, "accelerator")
             else "leave the gate out, and measure where the engine runs",
             code="gates.impossible",
         )
-    if gates.max_latency is not None and target.emulated and target.backend is None:
+    never_runs = target.emulated and (target.backend is None or hasattr(target, "accelerator"))
+    if gates.max_latency is not None and never_runs:
         raise UsageError(
-            f"--max-latency with --to {target.name}: convkit does not run these engines",
+            f"--max-latency with {target.title}: convkit does not run its engines",
             hint="leave the gate out, and measure where the engine runs",
             code="gates.impossible",
         )

@@ -207,6 +207,8 @@ def test_openvino_runs_on_the_cpu(tmp_path: Path, cache: Path) -> None:
         ("tensorrt", {"engine": "now"}, "has no engine"),
         ("tensorrt", {"onnxruntime": {"workspace": "much"}}, "not a size"),
         ("tensorrt", {"gates": {"min_speedup": 2.0}}, "never runs beside"),
+        ("tensorrt", {"gates": {"max_latency": 5.0}}, "does not run its engines"),
+        ("openvino", {"gates": {"max_latency": 5.0}}, "does not run its engines"),
         *(
             (name, {"quantize": {"precision": precision}}, precision)
             for name, precisions in (
