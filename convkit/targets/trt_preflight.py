@@ -130,9 +130,12 @@ def warn_of_rules(run: Runner, model: Model, profiles: tuple[Profile, ...]) -> N
 def warn_of(run: Runner, verdict: Verdict, *weights: Weight) -> None:
     """Tell findings as warnings, those of these weights: by default the warnings."""
     for finding in verdict.findings:
-        if finding.severity in (weights or (Weight.WARNING,)):
-            code = "tensorrt.doubtful" if finding.wants_plugin else "tensorrt.preflight"
-            run.observe(Warned(code=code, message=f"{finding}; {finding.fix}"))
+        if finding.severity not in (weights or (Weight.WARNING,)):
+            continue
+        if finding.wants_plugin:
+            run.observe(Warned(code="tensorrt.doubtful", message=f"{finding}; {finding.fix}"))
+        else:
+            run.observe(Warned(code="tensorrt.preflight", message=f"{finding}; {finding.fix}"))
 
 
 def judged(ruled: Sequence[Finding], parsed: Parsed, target: Flavour) -> tuple[Finding, ...]:
