@@ -87,7 +87,7 @@ def place(work: Mapping[str, NodeWork], found: EngineLayers) -> tuple[Placed, ..
 
 
 def _placed(node: str, work: NodeWork, layers: list[EngineLayer]) -> Placed:
-    best = max(layers, key=lambda layer: (layer.is_product, _is_called(layer, node)))  # the first of equals
+    best = max(layers, key=lambda layer: (_is_called(layer, node), layer.is_product))  # the first of equals
     return Placed(node=node, layer=best.name, macs=work.macs, asked=work.precision, runs_in=best.precision)
 
 

@@ -58,7 +58,7 @@ SETTINGS: dict[str, dict[str, str]] = {"tensorflow": {"TF_CPP_MIN_LOG_LEVEL": "2
 
 GIVE_UP = {"tensorrt", "tensorrt-rtx"}
 """Environments whose steps end by themselves, and soon, where the worker gets SIGINT."""
-_GIVE_UP_S = 10
+_GIVE_UP_S = 5
 
 _STOPPING = {signal.SIGINT, signal.SIGTERM}
 

@@ -72,10 +72,11 @@ def stoppable() -> Iterator[Callable[[], bool]]:
 
     def told_to_stop() -> bool:
         with contextlib.suppress(BlockingIOError):
-            noted.extend(number for number in os.read(reading, 64) if number in _STOPPING)
+            noted.extend(number for number in os.read(reading, 64) if number in before)
         return bool(noted)
 
-    before = {number: signal.signal(number, lambda *_: None) for number in _STOPPING}
+    heeded = [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda *_: None) for number in heeded}
     woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
         yield told_to_stop

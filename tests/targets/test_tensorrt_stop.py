@@ -108,6 +108,17 @@ def test_a_signal_is_noted_and_acted_on_at_the_end() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stoppable() as told_to_stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not told_to_stop()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_other_threads_leave_signals_alone() -> None:
     told: list[bool] = []
 
