@@ -145,7 +145,7 @@ def read_facts(path: Path) -> Facts:
 
     proto = read_without_weights(path, keep=SMALL)
     for tensor in proto.graph.initializer:
-        if tensor.data_location == tensor.EXTERNAL and _stored_bytes(tensor) <= SMALL:
+        if tensor.data_location == tensor.EXTERNAL and _stored_bytes(tensor, path.parent) <= SMALL:
             external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
             tensor.data_location = tensor.DEFAULT
             del tensor.external_data[:]
@@ -163,9 +163,11 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     return str(dim.dim_param) or None
 
 
-def _stored_bytes(tensor: onnx.TensorProto) -> int:
-    lengths = [int(entry.value) for entry in tensor.external_data if entry.key == "length"]
-    return lengths[0] if lengths else SMALL + 1
+def _stored_bytes(tensor: onnx.TensorProto, folder: Path) -> int:
+    """Return the bytes of a weight that lies beside the model; too many where that is not said, or it is not there."""
+    said = {entry.key: entry.value for entry in tensor.external_data}
+    there = (folder / said.get("location", "")).is_file()
+    return int(said["length"]) if there and said.get("length", "").isdecimal() else SMALL + 1
 
 
 def _emptied(tensor: onnx.TensorProto) -> bool:

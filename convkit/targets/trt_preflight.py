@@ -133,9 +133,9 @@ def warn_of(run: Runner, verdict: Verdict, *weights: Weight) -> None:
         if finding.severity not in (weights or (Weight.WARNING,)):
             continue
         if finding.wants_plugin:
-            run.observe(Warned(code="tensorrt.doubtful", message=f"{finding}; {finding.fix}"))
+            run.observe(Warned(code="tensorrt.doubtful", message=f"a plugin may be missing: {finding}; {finding.fix}"))
         else:
-            run.observe(Warned(code="tensorrt.preflight", message=f"{finding}; {finding.fix}"))
+            run.observe(Warned(code="tensorrt.preflight", message=f"before the build: {finding}; {finding.fix}"))
 
 
 def judged(ruled: Sequence[Finding], parsed: Parsed, target: Flavour) -> tuple[Finding, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 from preflight.making import I8, I16, I32, I64, U8, B, D, F, H, broken, floats, ints, model, node
 
@@ -47,6 +48,13 @@ def types_that_do_not_meet() -> onnx.ModelProto:
     return model(nodes, {"x": (F, [2, 6])}, {"y": (F, [2, 6])})
 
 
+@broken("scale", "Mul", mended=True)
+def integers_of_two_widths() -> onnx.ModelProto:
+    """int32 times a constant in int64."""
+    nodes = [node("Cast", "x", "n", "cast", to=I32), node("Mul", "n k", "y", "scale")]
+    return model(nodes, {"x": (F, [2, 6])}, {"y": (I32, [2, 6])}, {"k": ints(3)})
+
+
 @broken("remainder", "Mod", mended=True)
 def remainder_of_bytes() -> onnx.ModelProto:
     """Mod of int8."""
@@ -82,6 +90,14 @@ def batch_written_into_a_shape() -> onnx.ModelProto:
     """A Reshape to [1, 16], traced with a batch of 1, in a model whose batch is free."""
     nodes = [node("Reshape", "x s", "f", "flatten"), node("Relu", "f", "y", "relu")]
     return model(nodes, {"x": (F, ["batch", 4, 4])}, {"y": (F, ["batch", 16])}, {"s": ints(1, 16)})
+
+
+@broken("conv", "Conv")
+def weights_left_behind() -> onnx.ModelProto:
+    """A weight lies in a file that was not brought along."""
+    weight = TensorProto(name="w", data_type=F, dims=[8, 4, 3, 3], data_location=TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value="elsewhere.bin")
+    return model([node("Conv", "x w", "y", "conv")], {"x": (F, [1, 4, 8, 8])}, {"y": (F, [1, 8, 6, 6])}, {"w": weight})
 
 
 @broken("pool", "MaxPool", profile={"x": ([1, 3, 4, 4], [1, 3, 64, 64], [1, 3, 128, 128])})
