@@ -54,7 +54,7 @@ from convkit.targets.trt_run import (
     time_on_device,
     time_tensorrt,
 )
-from convkit.targets.trt_settings import refuse_unknown
+from convkit.targets.trt_settings import not_everywhere, refuse_unknown
 from convkit.targets.trt_work import with_layers, with_work
 
 RECORDS = "convkit"
@@ -136,6 +136,8 @@ class TensorRT:
                 ),
                 timed_how=(WITH_COPIES, ON_DEVICE),
             )
+        for sentence in not_everywhere(table, Flavour.TENSORRT):
+            run.observe(Warned(code="tensorrt.some-releases", message=f"[tensorrt] {sentence}"))
         return Compiled(
             engine="deferred",
             files=sources,

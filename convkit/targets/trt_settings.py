@@ -167,6 +167,25 @@ def check_name(key: str, name: str, known: Sequence[str], who: str) -> None:
         )
 
 
+def not_everywhere(options: TensorRTOptions, flavour: Flavour) -> tuple[str, ...]:
+    """Say what some of the releases that may build have, and others have not: a sentence each."""
+    candidates = _candidates(flavour)
+    said = []
+    for key, names in _names(options):
+        for name in names:
+            having = [each.version for each in candidates if name in each.enumerations.get(ENUMERATIONS[key], ())]
+            lacking = [each.version for each in candidates if each.version not in having]
+            if having and lacking:
+                said.append(
+                    f"{key}: {name} is known to {flavour.product} {', '.join(having)}, and not to {', '.join(lacking)}"
+                )
+    for key in PROPERTIES:
+        lacking = [each.version for each in candidates if key not in each.properties]
+        if getattr(options, key) not in (None, ()) and lacking:
+            said.append(f"{flavour.product} {', '.join(lacking)} has no {key}")
+    return tuple(said)
+
+
 def _first_with(key: str) -> str:
     names = [f"{release.flavour.product} {release.version}" for release in releases() if key in release.properties]
     return f"{' and '.join(names)} {'has' if len(names) == 1 else 'have'} it"

@@ -14,7 +14,15 @@ from convkit.targets import trt_settings
 from convkit.targets.trt_api import Flavour, open_api
 from convkit.targets.trt_build import build_rtx
 from convkit.targets.trt_options import TensorRTOptions
-from convkit.targets.trt_settings import ENUMERATIONS, PROPERTIES, apply_settings, checks, refuse_unknown, releases
+from convkit.targets.trt_settings import (
+    ENUMERATIONS,
+    PROPERTIES,
+    apply_settings,
+    checks,
+    not_everywhere,
+    refuse_unknown,
+    releases,
+)
 from targets.extract_trt_api import listed
 from targets.tensorrt_networks import conv_network, model_of
 
@@ -139,7 +147,15 @@ def test_a_name_that_no_release_has_or_that_a_recipe_may_not_say_is_refused(
 def test_a_flag_that_only_an_older_release_has_is_good_where_the_engine_is_built_elsewhere(
     not_installed: None,
 ) -> None:
-    refuse_unknown(TensorRTOptions(preview_features=("PROFILE_SHARING_0806",)), Flavour.TENSORRT)
+    options = TensorRTOptions(preview_features=("PROFILE_SHARING_0806",), build_route="x")
+
+    refuse_unknown(options, Flavour.TENSORRT)
+
+    assert not_everywhere(options, Flavour.TENSORRT) == (
+        "preview_features: PROFILE_SHARING_0806 is known to TensorRT 10.16.1.11, and not to 11.4.0.106",
+        "TensorRT 10.16.1.11 has no build_route",
+    )
+    assert not_everywhere(EVERYTHING, Flavour.TENSORRT) == ()
 
 
 def test_where_a_known_release_is_installed_it_alone_decides(monkeypatch: pytest.MonkeyPatch) -> None:
