@@ -146,11 +146,19 @@ def _check_key(flavour: Flavour, key: str, names: Sequence[str]) -> None:
         known = tuple(
             dict.fromkeys(m for release in candidates for m in release.enumerations.get(ENUMERATIONS[key], ()))
         )
-        check_name(key, name, known, f"{flavour.product} {candidates[-1].version}")
+        check_name(key, name, known, _unknown_to(flavour, [release.version for release in candidates]))
 
 
-def check_name(key: str, name: str, known: Sequence[str], who: str) -> None:
+def _unknown_to(flavour: Flavour, versions: Sequence[str]) -> str:
+    if len(versions) > 1:
+        return f"neither {flavour.product} {' nor '.join(versions)} knows"
+    return f"{flavour.product} {versions[0]} does not know"
+
+
+def check_name(key: str, name: str, known: Sequence[str], unknown_to: str) -> None:
     """Refuse a name that is not for a recipe, or that the enumeration of a key does not have.
+
+    `unknown_to` says who does not know it, as the beginning of a sentence.
 
     Raises:
         UsageError: says what to write.
@@ -161,7 +169,7 @@ def check_name(key: str, name: str, known: Sequence[str], who: str) -> None:
     if name not in known:
         allowed = [each for each in known if ("flags" if key == "clear_flags" else key, each) not in _REFUSED]
         raise UsageError(
-            f"{who} does not know '{name}' ({ENUMERATIONS[key]})",
+            f"{unknown_to} '{name}' ({ENUMERATIONS[key]})",
             hint=f"{did_you_mean(name, allowed)}It knows: {', '.join(allowed)}",
             code="tensorrt.option",
         )
@@ -298,7 +306,7 @@ def member(api: Api, key: str, name: str) -> types.Enumerator:
     enumeration = getattr(api.module, ENUMERATIONS[key], None)
     members: Mapping[str, types.Enumerator] = getattr(enumeration, "__members__", {})
     try:
-        check_name(key, name, list(members), f"{api.flavour.product} {api.version}")
+        check_name(key, name, list(members), _unknown_to(api.flavour, [api.version]))
     except UsageError as error:
         raise UsageError(f"[{api.flavour}] {key}: {error.message}", hint=error.hint, code=error.code) from error
     return members[name]
