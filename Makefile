@@ -15,13 +15,14 @@ FOR_DEMO := $(VENV)/.installed-torch
 FOR_TESTS := $(VENV)/.installed-test
 DEMO_READY = $(if $(wildcard $(FOR_TESTS)),$(FOR_TESTS),$(FOR_DEMO))
 
-.PHONY: help demo test fuzz soak rtx ready lint format bench backend docs docs-accuracy pin clean
+.PHONY: help demo test fuzz soak rtx zoo ready lint format bench backend docs docs-accuracy pin clean
 
 help:
 	@echo 'make demo    install with PyTorch, convert a sample model into ./models'
 	@echo 'make test    install everything, then ruff, mypy and every test'
 	@echo 'make soak    what takes long to try: kills by the hundred, every failing call, crowds (minutes)'
 	@echo 'make rtx     every model in every precision, converted for TensorRT and built by TensorRT-RTX (minutes)'
+	@echo 'make zoo     every encoder and vision class of transformers, tiny; writes docs/zoo.md (an hour); ZOO for options'
 	@echo 'make fuzz    mutated input, ten thousand files of each kind (half an hour); FUZZ_SEED, FUZZ_COUNT, FUZZ_KEEP'
 	@echo 'make lint    ruff and mypy alone'
 	@echo 'make format  let ruff mend what it can'
@@ -47,6 +48,9 @@ soak: ready
 
 rtx: ready
 	$(BIN)/python -m pytest -m rtx tests/rtx tests/e2e
+
+zoo: $(FOR_TESTS)
+	PYTHONPATH=tests $(BIN)/python -m zoo --write docs/zoo.md $(ZOO)
 
 fuzz: $(FOR_TESTS)
 	PYTHONPATH=tests $(BIN)/python -m fuzz

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,42 @@ def blame(error: BaseException, module: torch.nn.Module) -> str:
     """
     said = _of_operator(error) or _of_frames(error, module)
     return f" ({', '.join(said)})" if said else ""
+
+
+@contextlib.contextmanager
+def fixed_sizes(module: torch.nn.Module) -> Iterator[list[str]]:
+    """Note, while torch.export runs within, where the module makes a free size a number: texts as `blame` gives."""
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    own = ShapeEnv._set_replacement
+    noted: list[str] = []
+
+    def noting(env: Any, symbol: Any, size: Any, *more: Any) -> Any:
+        if getattr(size, "is_number", False) and (said := _of_stack(module)):
+            noted.append(f" (the size {size} is settled {', '.join(said)})")
+        return own(env, symbol, size, *more)
+
+    ShapeEnv._set_replacement = noting
+    try:
+        yield noted
+    finally:
+        ShapeEnv._set_replacement = own
+
+
+def _of_stack(module: torch.nn.Module) -> list[str]:
+    """Return the innermost module and the innermost line of the user's that are running now."""
+    names = {id(part): name for name, part in module.named_modules()}
+    inside = None
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if inside is None and id(owner) in names:
+            inside = _named(names[id(owner)], type(owner).__name__)
+        if not is_library(frame.f_code.co_filename):
+            place = f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}"
+            return [inside, place] if inside else [place]
+        frame = frame.f_back
+    return []
 
 
 def _of_operator(error: BaseException) -> list[str]:

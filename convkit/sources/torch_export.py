@@ -13,7 +13,7 @@ from convkit.errors import ConvkitError, StepError
 from convkit.graph.present import BATCH
 from convkit.graph.samples import case_sizes, random_case
 from convkit.pipeline import events
-from convkit.sources.torch_blame import blame
+from convkit.sources.torch_blame import blame, fixed_sizes
 from convkit.sources.torch_call import Call, leaves, tensor_of
 from convkit.sources.torch_decisions import decided_by_data
 from convkit.spec.tensor import Interface
@@ -71,11 +71,14 @@ def export_module(
         with failing(module):
             return Written(_older(module, wanted, call, opset), TORCHSCRIPT)
     try:
-        return Written(_dynamo(module, wanted, call, opset), DYNAMO)
+        with fixed_sizes(module) as fixed:
+            return Written(_dynamo(module, wanted, call, opset), DYNAMO)
     except ConvkitError:
         raise
     except Exception as error:
         closed = _reason(error, module)
+        if _says(error, _FIXES_A_DIMENSION) and fixed:
+            closed += fixed[0]
         arguments, keywords = call.given(random_case(wanted, _trace_sizes(wanted), seed=0))
         decided = decided_by_data(module, arguments, keywords)
         road = SCRIPTED if decided is not None else TRACED

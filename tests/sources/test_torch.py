@@ -426,9 +426,10 @@ def test_a_batch_that_the_network_fixes_is_refused_where_it_should_be_free(tmp_p
     body = "    def forward(self, x):\n        return torch.stack([row * 2 for row in x])\n"
     folder = folder_of(tmp_path / "net", body, [tensor("x", "float", ROW)], [tensor("y", "float", ROW)], 4)
 
-    with pytest.raises(StepError, match=r"a static shape of 2.*older exporter, traced: its graph gives") as refused:
+    with pytest.raises(StepError, match=r"a static shape of 2.*older exporter, traced: ONNX Runtime fails") as refused:
         exported(folder)
     assert '"batch_size": 0 where it is the batch' in refused.value.hint
+    assert "(the size 2 is settled in the module itself (Net), net.py, line 6)" in refused.value.message
 
 
 def test_the_same_network_is_taken_where_config_txt_fixes_the_batch(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_what_both_exporters_cannot_follow_is_told_with_module_file_and_line(tmp
     with pytest.raises(StepError, match=r"in part \(Part\), net\.py, line 13") as failed:
         exported(folder)
 
-    assert "the older exporter, traced: its graph gives other answers on x [1, 3]" in failed.value.message
+    assert "no trace, since forward() decides by its data at net.py, line 13" in failed.value.message
     assert failed.value.code == "export.failed"
 
 

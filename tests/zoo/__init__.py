@@ -1,0 +1,1 @@
+"""Every encoder and vision class of transformers, tiny and with random weights, through convkit's steps."""
