@@ -75,7 +75,7 @@ def foreign_in_program(archive: ZipFile, names_of: Callable[[ZipInfo], set[str]]
     found: set[str] = set()
     for member in archive.infolist():
         if member.filename.endswith(".json"):
-            for node in _nodes(json.loads(_text(archive, member))):
+            for node in _nodes(_parsed(archive, member)):
                 pickled |= _said_to_be_pickled(node)
                 found |= _foreign_in_node(node)
     for member in archive.infolist():
@@ -99,7 +99,8 @@ def _foreign_in_node(node: dict[str, Any]) -> set[str]:
     if isinstance(target, str) and "inputs" in node and "outputs" in node and not _is_plain_target(target):
         found.add(target)
     expressions = [node["expr_str"]] if "expr_str" in node else []
-    expressions += list(node.get("range_constraints") or ())
+    ranges = node.get("range_constraints")
+    expressions += list(ranges) if isinstance(ranges, dict) else []
     found |= {f"the expression {text}"[:80] for text in expressions if not _is_plain_expression(str(text))}
     texts = [*node, *(value for value in node.values() if isinstance(value, str))]
     if any("default_factory_module" in text for text in texts):
@@ -129,6 +130,13 @@ def _nodes(value: Any) -> Iterator[dict[str, Any]]:
             waiting += one.values()
         elif isinstance(one, list):
             waiting += one
+
+
+def _parsed(archive: ZipFile, member: ZipInfo) -> Any:
+    try:
+        return json.loads(_text(archive, member))
+    except RecursionError as error:
+        raise ValueError(f"its member {member.filename} is nested too deeply") from error
 
 
 def _text(archive: ZipFile, member: ZipInfo) -> str:

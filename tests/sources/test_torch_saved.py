@@ -301,6 +301,17 @@ def test_no_hostile_program_is_loaded_without_trust(attack: Callable[[Path, Path
     assert not (tmp_path / "canary").exists()
 
 
+@pytest.mark.parametrize(
+    "text", [b"[" * 100_000, b"{", b"7", b'{"range_constraints": 5}'], ids=["deep", "cut", "7", "5"]
+)
+def test_a_program_whose_text_is_none_is_told(text: bytes, tmp_path: Path) -> None:
+    folder = program_folder(tmp_path / "net", program())
+    rewritten(folder / "model.pt2", lambda name, content: text if name.endswith("model.json") else content)
+
+    with pytest.raises(InputError):
+        export_pt2(opened(folder).source, metadata=None, options=ExportOptions(), samples=None)  # type: ignore[arg-type]
+
+
 def test_a_damaged_program_is_told(tmp_path: Path) -> None:
     folder = program_folder(tmp_path / "net", program())
     rewritten(folder / "model.pt2", lambda name, content: content[:50] if name.endswith("weight_0") else content)
