@@ -71,6 +71,8 @@ def parse_into(network: Network, model: Model) -> tuple[Finding, ...]:
 
 
 def warn_of_log(api: Api) -> None:
-    """Hand TensorRT's warnings to the user, each once."""
+    """Hand TensorRT's warnings to the user, each once; without those about int64 bindings, which are as they should be."""
     for text in api.messages_of("WARNING"):
+        if "Int64 binding" in text:
+            continue
         events.warn("tensorrt.warning", f"{api.flavour.product}: {' '.join(text.split())}")
