@@ -20,6 +20,7 @@ _PLAIN_NAMESPACES = frozenset(
 _WRITES_OR_READS_FILES = frozenset(("save", "from_file", "load"))
 _SCRIPT_CALL = re.compile(r"\bops\.(\w+)\.(\w+)|\btorch\.(\w+)\(")
 _SCRIPT_CLASS = re.compile(r"torch\.classes\.(\w+)\.(\w+)")
+_OWN_NAMES = ("__torch__.", "torch.jit._pickle.")
 _PLAIN_CLASSES = frozenset(("quantized", "xnnpack", "sparse"))
 _OPERATOR = re.compile(r"torch\.ops\.(\w+)\.([A-Za-z0-9]\w*|_[A-Za-z0-9]\w*)(\.\w+)?")
 _PLAIN_TARGET = re.compile(r"_operator\.[a-z]+_?|math\.[a-z0-9_]+|torch\._?sym_[a-z]+")
@@ -56,7 +57,9 @@ def foreign_in_script(archive: ZipFile, names_of: Callable[[ZipInfo], set[str]])
                     found.add(f"torch.ops.{namespace or 'aten'}.{operator or function}")
             found |= _classes(text)
         elif member.filename.endswith(".pkl"):
-            found |= {name for text in names_of(member) for name in _classes(text.replace(":", "."))}
+            names = names_of(member)
+            found |= {name for text in names for name in _classes(text.replace(":", "."))}
+            found |= {name for name in names if not name.startswith(_OWN_NAMES)}
     return found
 
 
