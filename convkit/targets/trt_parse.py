@@ -71,7 +71,7 @@ def parse_into(network: Network, model: Model) -> tuple[Finding, ...]:
 
 
 def warn_of_log(api: Api) -> None:
-    """Hand TensorRT's warnings to the user, each once; without those about int64 bindings, which are as they should be."""
+    """Hand TensorRT's warnings to the user, each once; those about int64 bindings say nothing to act on."""
     for text in api.messages_of("WARNING"):
         if "Int64 binding" in text:
             continue
