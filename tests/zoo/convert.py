@@ -91,6 +91,7 @@ def convert_folder(name: str, folder: Path) -> Outcome:
     from convkit.sources.torch_module import forget
     from convkit.spec.options import ExportOptions, SimplifyOptions
     from convkit.targets.trt_api import Flavour
+    from convkit.targets.trt_findings import refuse
     from convkit.targets.trt_parse import parse_rtx
 
     stage, road = "open", ""
@@ -105,7 +106,7 @@ def convert_folder(name: str, folder: Path) -> Outcome:
         simple = simplify(made.model, chain=SimplifyOptions().chain)
         require_equal(simple.model, made, stage)
         stage = "TensorRT-RTX"
-        parse_rtx(simple.model).refuse_for(Flavour.TENSORRT_RTX)
+        refuse(parse_rtx(simple.model).findings, Flavour.TENSORRT_RTX)
     except ConvkitError as error:
         return Outcome(name=name, verdict="refused", stage=stage, message=f"{error.message} [{error.code}]", road=road)
     except Exception:  # noqa: BLE001 - that there is none is what the zoo is to find out
