@@ -10,6 +10,7 @@ from pathlib import Path
 
 from zoo.convert import Outcome
 
+MOST_TEXT = 480
 WANTED = 0.95
 """The share of the classes that can be made tiny which have to be converted."""
 
@@ -41,9 +42,11 @@ def page(outcomes: Sequence[Outcome], *, of: int) -> str:
         "through convkit's steps: exported, compared with PyTorch at two sizes of every free dimension, simplified,",
         "compared again, parsed by TensorRT-RTX.",
         "",
-        f"{versions}. Of {of} classes {len(outcomes)} were tried; {count['not tiny']} of them could not be made tiny",
-        f"without knowing more of them than their configuration. **{count['converted']} of the other {tried} were",
-        f"converted: {share(outcomes):.1%}.** By road: "
+        f"{versions}.",
+        "",
+        f"Of {of} classes {len(outcomes)} were tried{', drawn at random' * (len(outcomes) < of)}; {count['not tiny']} of",
+        "them could not be made tiny without knowing more of them than their configuration.",
+        f"**{count['converted']} of the other {tried} were converted: {share(outcomes):.1%}.** By road: "
         + ", ".join(f"{road} {number}" for road, number in roads.most_common())
         + ".",
         "",
@@ -73,4 +76,5 @@ def page(outcomes: Sequence[Outcome], *, of: int) -> str:
 
 def _cell(text: str) -> str:
     last = text.strip().splitlines()[-1] if "Traceback" in text else text
-    return re.sub(r"\S*/(?=[\w.-]+\.py)", "", " ".join(last.split()))[:400].replace("|", "\\|")
+    short = re.sub(r"\S*/(?=[\w.-]+\.py)", "", " ".join(last.split())).replace("|", "\\|")
+    return short if len(short) <= MOST_TEXT else f"{short[: MOST_TEXT // 3]} … {short[-MOST_TEXT * 2 // 3 :]}"

@@ -54,5 +54,5 @@ def test_the_share_is_that_of_the_classes_that_can_be_made_tiny() -> None:
 
     assert share(outcomes) == 0.75
     text = page(outcomes, of=10)
-    assert "Of 10 classes 6 were tried; 2 of them could not be made tiny" in text
+    assert "Of 10 classes 6 were tried, drawn at random; 2 of\nthem could not be made tiny" in text
     assert "| Net3 | export | operator X \\| net.py, line 3 |" in text
