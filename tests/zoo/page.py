@@ -33,6 +33,7 @@ def page(outcomes: Sequence[Outcome], *, of: int) -> str:
     failed = [each for each in outcomes if each.verdict in ("refused", "crashed")]
     roads = Counter(each.road.removeprefix("torch.onnx.export, ") for each in outcomes if each.verdict == "converted")
     versions = " · ".join(f"{name} {version(name)}" for name in ("transformers", "torch", "onnxscript", "onnxruntime"))
+    drawn = ", drawn at random" if len(outcomes) < of else ""
     lines = [
         "# The zoo",
         "",
@@ -44,7 +45,7 @@ def page(outcomes: Sequence[Outcome], *, of: int) -> str:
         "",
         f"{versions}.",
         "",
-        f"Of {of} classes {len(outcomes)} were tried{', drawn at random' * (len(outcomes) < of)}; {count['not tiny']} of",
+        f"Of {of} classes {len(outcomes)} were tried{drawn}; {count['not tiny']} of",
         "them could not be made tiny without knowing more of them than their configuration.",
         f"**{count['converted']} of the other {tried} were converted: {share(outcomes):.1%}.** By road: "
         + ", ".join(f"{road} {number}" for road, number in roads.most_common())
