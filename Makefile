@@ -28,7 +28,7 @@ help:
 	@echo 'make format  let ruff mend what it can'
 	@echo 'make bench   cold start, and convert against the bare libraries (minutes)'
 	@echo 'make backend every one of onnx'"'"'s own backend tests, of which `make test` runs a sixth (minutes)'
-	@echo 'make docs    write docs/errors.md and docs/recipe_keys.md anew from the source'
+	@echo 'make docs    write docs/errors.md, docs/recipe_keys.md and docs/reference.md anew from the source'
 	@echo 'make docs-accuracy  convert the sample models in every precision, write docs/accuracy.md anew (minutes)'
 	@echo 'make pin     write constraints.txt anew from $(VENV)'
 	@echo 'make clean   remove environments, caches and what the demo made'
@@ -76,6 +76,7 @@ backend: $(FOR_TESTS)
 docs: $(FOR_TESTS)
 	$(BIN)/python docs/make_errors.py
 	$(BIN)/python docs/make_recipe_keys.py
+	$(BIN)/python docs/make_reference.py
 
 docs-accuracy: $(FOR_TESTS)
 	$(BIN)/python docs/make_accuracy.py

@@ -208,7 +208,7 @@ def test_every_link_in_the_documents_leads_somewhere() -> None:
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
-@pytest.mark.parametrize("name", ["errors", "recipe_keys"])
+@pytest.mark.parametrize("name", ["errors", "recipe_keys", "reference"])
 def test_the_page_that_is_made_from_the_source_is_up_to_date(name: str) -> None:
     page = runpy.run_path(str(ROOT / "docs" / f"make_{name}.py"))["page"]()
 

@@ -28,7 +28,7 @@ def command(
     model: Annotated[
         str | None, typer.Argument(help="A .pth, a SavedModel's folder, an .onnx, or a folder with one.")
     ] = None,
-    to: Annotated[str | None, typer.Option(help="onnxruntime (default), tensorrt or tensorrt-rtx.")] = None,
+    to: Annotated[str | None, typer.Option(help="onnxruntime (default), openvino, tensorrt or tensorrt-rtx.")] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="Model repository. [./models]")] = None,
     config: Annotated[str | None, typer.Option(help="config.txt; by default beside or inside MODEL.")] = None,
     name: Annotated[str | None, typer.Option(help="The model's name in the repository.")] = None,
