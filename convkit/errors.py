@@ -67,6 +67,9 @@ class MetadataError(InputError):
 class TrustError(InputError):
     """Code that merely lies beside a model would have to run, and nobody said that it may."""
 
+    files: tuple[object, ...] = ()
+    """The files that would run it (each a `convkit.sources.trust.Untrusted`)."""
+
 
 class StepError(ConvkitError):
     """A step of the pipeline failed: an operator without a counterpart, a library's error, a dead worker."""

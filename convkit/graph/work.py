@@ -53,7 +53,7 @@ class NodeWork(msgspec.Struct, frozen=True, kw_only=True):
     precision: str
 
 
-class _Ran(NamedTuple):
+class Ran(NamedTuple):
     """One operator that ONNX Runtime ran."""
 
     node: str
@@ -61,6 +61,7 @@ class _Ran(NamedTuple):
     inputs: list[tuple[str, Shape]]
     """Type, as ONNX Runtime calls it (`float`, `uint8`), and shape."""
     output: Shape
+    outputs: list[tuple[str, Shape]]
 
 
 @observation(version=1, stage="check", title="Count what runs in low precision", needs="onnx")
@@ -73,7 +74,7 @@ def executed_work(model: Model, *, samples: Tensors) -> Work:
     import onnxruntime
 
     macs: dict[str, int] = {}
-    for ran in _profile(model, samples, optimized=True):
+    for ran in ran_operators(model, samples, optimized=True):
         count = _macs(ran)
         if count:
             precision = _precision_of(ran)
@@ -105,7 +106,7 @@ def node_work(model: Model, *, samples: Tensors, runnable: Model | None = None) 
     """
     declared = _declared_precisions(load_model(model, weights=False))
     found: dict[str, NodeWork] = {}
-    for ran in _profile(runnable or model, samples, optimized=False):
+    for ran in ran_operators(runnable or model, samples, optimized=False):
         count = _macs(ran)
         if count:
             before = found[ran.node].macs if ran.node in found else 0  # in a loop's body it runs again and again
@@ -120,12 +121,12 @@ def conv_share(model: Model, *, samples: Tensors) -> float:
     Raises:
         StepError: ONNX Runtime refuses the model or the inputs.
     """
-    by_operator = [(ran.operator, _macs(ran)) for ran in _profile(model, samples, optimized=False)]
+    by_operator = [(ran.operator, _macs(ran)) for ran in ran_operators(model, samples, optimized=False)]
     total = sum(count for _, count in by_operator)
     return sum(count for operator, count in by_operator if "Conv" in operator) / total if total else 0.0
 
 
-def _profile(model: Model, samples: Tensors, *, optimized: bool) -> Iterator[_Ran]:
+def ran_operators(model: Model, samples: Tensors, *, optimized: bool) -> Iterator[Ran]:
     """Run the first case once, and yield what ran.
 
     Weights are not packed, since packed ones hide their shape, and layouts are left as they are, since a blocked one
@@ -149,11 +150,12 @@ def _profile(model: Model, samples: Tensors, *, optimized: bool) -> Iterator[_Ra
         name, details = event.get("name", ""), event.get("args", {})
         if event.get("cat") == "Node" and name.endswith("_kernel_time"):
             outputs = _typed(details["output_type_shape"])
-            yield _Ran(
+            yield Ran(
                 node=name.removesuffix("_kernel_time"),
                 operator=details["op_name"],
                 inputs=_typed(details["input_type_shape"]),
                 output=outputs[0][1] if outputs else (),
+                outputs=outputs,
             )
 
 
@@ -161,10 +163,10 @@ def _typed(entries: Sequence[Mapping[str, Shape]]) -> list[tuple[str, Shape]]:
     return [next(iter(entry.items())) for entry in entries]
 
 
-def _inner(position: int) -> Callable[[_Ran], int]:
+def _inner(position: int) -> Callable[[Ran], int]:
     """A matrix product: one multiply-accumulate for each output and each element of the summed dimension."""
 
-    def count(ran: _Ran) -> int:
+    def count(ran: Ran) -> int:
         rows = math.prod(ran.output[:-1])
         left = ran.inputs[position][1]
         return math.prod(ran.output) * (math.prod(left) // rows if rows else 0)
@@ -172,35 +174,35 @@ def _inner(position: int) -> Callable[[_Ran], int]:
     return count
 
 
-def _product(ran: _Ran) -> int:
+def _product(ran: Ran) -> int:
     """MatMul with broadcasting: the summed dimension is the left operand's last."""
     left = ran.inputs[0][1]
     return math.prod(ran.output) * (left[-1] if left else 1)
 
 
-def _convolution(position: int) -> Callable[[_Ran], int]:
+def _convolution(position: int) -> Callable[[Ran], int]:
     """A convolution: each output sums over one filter, whose shape is that of one row of the weights."""
     return lambda ran: math.prod(ran.output) * math.prod(ran.inputs[position][1][1:])
 
 
-def _transposed(position: int) -> Callable[[_Ran], int]:
+def _transposed(position: int) -> Callable[[Ran], int]:
     return lambda ran: math.prod(ran.inputs[0][1]) * math.prod(ran.inputs[position][1][1:])
 
 
-def _recurrent(ran: _Ran) -> int:
+def _recurrent(ran: Ran) -> int:
     """LSTM, GRU, RNN: X [length, batch, input], W [directions, gates x hidden, input], R [.., .., hidden]."""
     (length, batch, _), weights, recurrence = (ran.inputs[index][1] for index in range(3))
     return length * batch * (math.prod(weights) + math.prod(recurrence))
 
 
-def _attention(ran: _Ran) -> int:
+def _attention(ran: Ran) -> int:
     """ONNX Runtime's Attention: three projections of [batch, length, hidden], then length x length products."""
     source, weights = ran.inputs[0][1], ran.inputs[1][1]
     batch, length, _ = source
     return math.prod(source) * weights[-1] + 2 * batch * length * length * (weights[-1] // 3)
 
 
-_COUNTS: dict[str, Callable[[_Ran], int]] = {
+_COUNTS: dict[str, Callable[[Ran], int]] = {
     **dict.fromkeys(("Conv", "FusedConv", "NhwcFusedConv", "ConvInteger"), _convolution(1)),
     "QLinearConv": _convolution(3),
     "ConvTranspose": _transposed(1),
@@ -222,11 +224,11 @@ _FOUR_BITS = {"MatMulNBits", "MatMulBnb4"}
 _TYPES = {"float": "fp32", "double": "fp32", "float16": "fp16", "bfloat16": "bf16", "uint8": "int8", "int8": "int8"}
 
 
-def _macs(ran: _Ran) -> int:
+def _macs(ran: Ran) -> int:
     return _COUNTS[ran.operator](ran) if ran.operator in _COUNTS else 0
 
 
-def _precision_of(ran: _Ran) -> str:
+def _precision_of(ran: Ran) -> str:
     if ran.operator in _FOUR_BITS:
         return "int4"
     return "int8" if ran.operator in _INTEGER else _TYPES.get(ran.inputs[0][0], "fp32")

@@ -40,11 +40,13 @@ def require_trust(files: Sequence[Untrusted], granted: Sequence[str], command: s
         return
     changed = " (its digest is not the one that was trusted)" if granted else ""
     one = " ".join(f"--trust={digest}" for digest in dict.fromkeys(digests.values()))
-    raise TrustError(
+    refusal = TrustError(
         "; ".join(f"{file.path} runs code when it is loaded{changed}: {_listed(file.runs)}" for file in refused),
         hint=f"if you know who wrote it: {command} --trust, or for {_these(files)} alone: {one}",
         code="trust.required",
     )
+    refusal.files = tuple(refused)
+    raise refusal
 
 
 def _listed(runs: tuple[str, ...]) -> str:
