@@ -131,3 +131,19 @@ def test_the_recipe_auto(convkit: Command, tmp_path: Path) -> None:
     report = json.loads(Path(outcome.result["report"]).read_text(encoding="utf-8"))
     assert report["precision"] == "none"
     assert report["choice"][-1] == "FP32 it is: nothing lower pays."
+
+
+def test_the_recipe_onnxruntime_tensorrt(convkit: Command, tmp_path: Path) -> None:
+    data = ("--calibration-data", SAMPLE / "calibration.npz")
+
+    outcome = convkit.converted(
+        SAMPLE, "--trust", "--recipe", RECIPES / "onnxruntime-tensorrt.toml", *data, "-o", tmp_path
+    )
+
+    config = parse((tmp_path / "digits_cnn" / "config.pbtxt").read_text())
+    [accelerator] = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert outcome.result["engine"] == "none"
+    assert (config.backend, accelerator.name) == ("onnxruntime", "tensorrt")
+    assert accelerator.parameters["precision_mode"] == "INT8"
+    assert accelerator.parameters["trt_timing_cache_path"] == accelerator.parameters["trt_engine_cache_path"]
+    assert (tmp_path / "digits_cnn" / "1" / "model.onnx").is_file()
