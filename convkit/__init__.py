@@ -9,7 +9,17 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False  # typing's own would have to be imported
 if TYPE_CHECKING:
-    from convkit.api import build, check, compare, compare_models, convert, convert_fleet, preflight, read_reports
+    from convkit.api import (
+        build,
+        check,
+        compare,
+        compare_models,
+        convert,
+        convert_fleet,
+        inspect,
+        preflight,
+        read_reports,
+    )
     from convkit.checking import CheckReport
     from convkit.errors import (
         CheckError,
@@ -25,6 +35,7 @@ if TYPE_CHECKING:
     from convkit.pipeline.events import Event, Observer
     from convkit.preflighting import Preflight
     from convkit.report.document import Report
+    from convkit.report.inspection import Inspection
 
 __all__ = [
     "Cache",
@@ -33,6 +44,7 @@ __all__ = [
     "ConvkitError",
     "Event",
     "InputError",
+    "Inspection",
     "MetadataError",
     "MissingError",
     "Observer",
@@ -48,6 +60,7 @@ __all__ = [
     "compare_models",
     "convert",
     "convert_fleet",
+    "inspect",
     "preflight",
     "read_reports",
 ]
@@ -56,6 +69,7 @@ _HOMES = {
     "Cache": "convkit.pipeline.cache",
     "CheckReport": "convkit.checking",
     "Event": "convkit.pipeline.events",
+    "Inspection": "convkit.report.inspection",
     "Observer": "convkit.pipeline.events",
     "Preflight": "convkit.preflighting",
     "Report": "convkit.report.document",
@@ -65,6 +79,7 @@ _HOMES = {
     "compare_models": "convkit.api",
     "convert": "convkit.api",
     "convert_fleet": "convkit.api",
+    "inspect": "convkit.api",
     "preflight": "convkit.api",
     "read_reports": "convkit.api",
 }

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from convkit.comparing_models import ModelComparison
     from convkit.fleet import Fleet, FleetObserver
     from convkit.preflighting import Preflight
+    from convkit.report.inspection import Inspection
 
 StrPath = str | os.PathLike[str]
 Keys = Mapping[str, Any]
@@ -224,6 +225,46 @@ def preflight(
         request,
         fix=fix,
         output=Path(write) if write is not None else None,
+        observer=observer or nobody,
+        cache=opened(cache),
+    )
+
+
+def inspect(
+    model: StrPath,
+    *,
+    quick: bool = False,
+    roofline: bool = True,
+    write: bool | StrPath = False,
+    observer: Observer | None = None,
+    cache: Cache | StrPath | None = None,
+    **options: Unpack[Options],
+) -> Inspection:
+    """Tell what a model takes, gives, costs and would run; nothing untrusted runs. See docs/inspect.md.
+
+    Args:
+        model: what `convert` takes, a published version, model, or repository with one model, or a TensorRT engine.
+        quick: export nothing: what the files themselves tell.
+        roofline: measure what this machine's CPU reaches, shortly, once, and tell what bounds a call on it.
+        write: draft a config.txt beside the model, or at this path.
+        observer: is called with each event.
+        cache: where exports and the measurement are remembered, or the folder of that.
+        options: see `Options`; `config`, `trust` and `export` are looked at.
+
+    Returns:
+        What could be told; its `left_out` says what could not, and why: for want of trust, for one.
+
+    Raises:
+        ConvkitError: there is no model, nothing can be told of it, or the draft's file exists.
+    """
+    from convkit import inspecting
+
+    return inspecting.inspect_model(
+        make_request(arguments_of({"model": model, **options})),
+        quick=quick,
+        roofline=roofline,
+        write=write is not False,
+        output=None if isinstance(write, bool) else Path(write),
         observer=observer or nobody,
         cache=opened(cache),
     )

@@ -89,7 +89,7 @@ class Inspector:
             _COST, lambda: open_source(found, described, request.export, request.trust, _command(request))
         )
         if source is not None:
-            told = msgspec.structs.replace(told, kind=source.kind)
+            told = msgspec.structs.replace(told, kind=source.kind, trusted=bool(told.untrusted))
             told = self._with_cost(told, source) if not self.quick else self._described(told, source)
             told = msgspec.structs.replace(told, files=_sizes(source.files))
         if self.interface is None and described is not None:
@@ -236,7 +236,6 @@ def _told_by_files(request: Request, found: Found) -> Inspection:
         files={found.file: found.path.stat().st_size},
         config=found.config,
         untrusted=untrusted,
-        trusted=bool(untrusted) and bool(request.trust),
     )
     if found.framework is Framework.TENSORFLOW and found.file == "saved_model.pb":
         signatures = tuple(

@@ -11,6 +11,7 @@ import msgspec
 from convkit.fleet import Fleet
 from convkit.preflighting import Preflight
 from convkit.report.document import Built, Report, Result
+from convkit.report.inspection import Inspection
 from convkit.request import Request, request_type
 from convkit.spec.entry_points import entry_points
 from convkit.spec.inheritance import ENV, EXTENDS
@@ -27,7 +28,7 @@ _PLAIN_TEXT = r"^(?![A-Za-z]:[/\\])(?!/)(?!\s)[^\\\u0000-\u001f\u007f-\u009f\u20
 
 
 def schema(of: str) -> Schema:
-    """Return the JSON Schema of ``recipe``, ``config``, ``report``, ``result`` or ``preflight``."""
+    """Return the JSON Schema of ``recipe``, ``config``, ``report``, ``result``, ``preflight`` or ``inspection``."""
     return {"$schema": DRAFT, "title": f"convkit {of}", **SCHEMAS[of]()}
 
 
@@ -139,12 +140,18 @@ def preflight_schema() -> Schema:
     return _described(Preflight)
 
 
+def inspection_schema() -> Schema:
+    """Return the schema of what `convkit inspect --json` prints."""
+    return _described(Inspection)
+
+
 SCHEMAS: dict[str, Callable[[], Schema]] = {
     "recipe": recipe_schema,
     "config": config_schema,
     "report": report_schema,
     "result": result_schema,
     "preflight": preflight_schema,
+    "inspection": inspection_schema,
 }
 """Every document that has a schema."""
 
@@ -203,4 +210,5 @@ def _kinds(root: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
     return found
 
 
-_KINDS = {**_kinds(Request), **_kinds(Report), **_kinds(Result), **_kinds(Fleet), **_kinds(Built), **_kinds(Preflight)}
+_DOCUMENTS = (Request, Report, Result, Fleet, Built, Preflight, Inspection)
+_KINDS = {name: kind for document in _DOCUMENTS for name, kind in _kinds(document).items()}

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("convkit.cli.build", "Build the engines still pending, where a GPU is."),
     "report": ("convkit.cli.report", "Show the report of a conversion, or of every model of a repository."),
     "compare": ("convkit.cli.compare", "What changed between two releases; where two models part."),
+    "inspect": ("convkit.cli.inspect", "What a model takes, gives, costs and would run."),
     "check": ("convkit.cli.check", "Check whether a target takes a model; or check a repository."),
     "schema": ("convkit.cli.schema", "Print the JSON Schema of what convkit reads and writes."),
 }

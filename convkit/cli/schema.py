@@ -17,6 +17,7 @@ class Document(Enum):
     REPORT = "report"
     RESULT = "result"
     PREFLIGHT = "preflight"
+    INSPECTION = "inspection"
 
 
 def command(
