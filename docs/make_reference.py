@@ -23,8 +23,8 @@ HEAD = """\
 What `convkit COMMAND --help` says, in one place. Written from the source by `make docs`.
 
 Options of `convkit convert` are keys of a recipe, too: [recipe_keys.md](recipe_keys.md). They beat the environment,
-which beats the recipe. What is read and written, as JSON Schema: [schemas.md](schemas.md). With `--json` a command prints
-one object on standard output, whatever happens; talk goes to standard error.
+which beats the recipe. What is read and written, as JSON Schema: [schemas.md](schemas.md). With `--json` a command
+prints one object on standard output, whatever happens; talk goes to standard error.
 """
 
 STATUSES = {
@@ -78,6 +78,15 @@ def _read_by_the_source() -> list[str]:
     if unknown := used - VARIABLES.keys():
         raise ValueError(f"say in VARIABLES, or in INTERNAL, what these are for: {', '.join(sorted(unknown))}")
     return sorted(used, key=list(VARIABLES).index)
+
+
+def _leaves(path: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """Go through a command, or through those of a group of commands."""
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield path, command
+    for name, each in (inner or {}).items():
+        yield from _leaves(f"{path} {name}", each)
 
 
 def _options(command: Any) -> list[str]:
