@@ -37,7 +37,7 @@ SMALLEST = 0.015
 """A difference counts from this share on; one that is surely smaller is called none."""
 REACH = 0.005
 """A measurement goes on until its intervals reach no further than this share. Estimates scatter by REACH / 1.96 then:
-the interval of a model against itself lies within SMALLEST 99 times in 100, and that of a difference of 3 % beyond it."""
+the interval of a model against itself lies within SMALLEST 99 times in 100, that of a difference of 3 % beyond it."""
 CLEAR = 0.1
 """Nor does it go on for a difference that is surely larger than this share."""
 

@@ -135,7 +135,7 @@ class Runner:
             rounds: how often.
             title: what the report calls it.
             most: go on up to so many rounds.
-            enough: is asked after every round from `rounds` on whether that suffices, with what has come of each so far.
+            enough: is asked after every round from `rounds` on whether that suffices; it gets what has come so far.
             fresh: run them even where the result is remembered, and remember the new one in its place.
 
         Returns, for each contender, its results in order. The whole is one observation.
