@@ -1,21 +1,30 @@
 """A SavedModel's graph to ONNX: variables become constants, functions are inlined, tf2onnx writes the rest.
 
-The order of these three keeps the peak of memory low (ResNet50: 2.0 GB, against 7.6 GB of tf2onnx's own way from a
-SavedModel to ONNX): the graph is read without Python functions, and no weight is held by two libraries for longer than
-a step takes.
+Its large weights stay out of TensorFlow's passes and out of what tf2onnx writes (see `tensorflow_freeze`): ResNet50
+peaks at 1.4 GB, of which TensorFlow and its session are 0.9, against 8.2 GB of tf2onnx's own way from a SavedModel to
+ONNX (benchmarks/tensorflow_memory.py).
 """
 
 from __future__ import annotations
 
-import gc
 import logging
-import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convkit.errors import InputError, StepError, UsageError
 from convkit.graph.names import subgraphs
+from convkit.sources.tensorflow_freeze import (
+    LARGE,
+    VARIABLES,
+    Weights,
+    elements,
+    frozen,
+    give_back,
+    inlined,
+    put_back,
+    reachable,
+)
 from convkit.sources.tensorflow_model import SavedModel, tensorflow
 from convkit.sources.tensorflow_names import settle
 
@@ -23,9 +32,6 @@ if TYPE_CHECKING:
     import onnx
 
 DEFAULT_OPSET = 18
-_MOST_BYTES = 2_000_000_000
-"""Weights above which TensorFlow cannot hold a graph with its constants in one message (2 GiB)."""
-_VARIABLES = ("VarHandleOp", "Variable", "VariableV2")
 
 
 def to_onnx(saved: SavedModel, inputs: Sequence[str], outputs: Sequence[str], opset: int) -> onnx.ModelProto:
@@ -38,12 +44,13 @@ def to_onnx(saved: SavedModel, inputs: Sequence[str], outputs: Sequence[str], op
     """
     _check_opset(opset)
     inputs, outputs = (list(dict.fromkeys(names)) for names in (inputs, outputs))
-    graph_def, tables = _frozen(saved, inputs, outputs)
-    graph_def = _inlined(graph_def, [*inputs, *outputs])
-    gc.collect()
+    graph_def, weights, tables = frozen(saved, inputs, outputs)
+    graph_def = inlined(graph_def, [*inputs, *outputs])
+    put_back(graph_def, weights)
+    give_back()
     defaults = _defaults(graph_def, inputs)
-    proto = _converted(graph_def, inputs, outputs, opset=opset, tables=tables, defaults=defaults)
-    gc.collect()  # tf2onnx's nodes and graphs point at each other
+    options = {"opset": opset, "initialized_tables": tables, "use_default": defaults}
+    proto = _converted(graph_def, inputs, outputs, weights, options)
     _refuse_leftovers(proto, opset)
     settle(proto)
     return proto
@@ -51,20 +58,16 @@ def to_onnx(saved: SavedModel, inputs: Sequence[str], outputs: Sequence[str], op
 
 def count_parameters(saved: SavedModel, outputs: Sequence[str]) -> int:
     """Return the elements of all variables that the outputs depend on; of a frozen graph, of its constants."""
-    graph_def = _reachable(saved, outputs)
-    if variables := [node.attr["shape"].shape for node in graph_def.node if node.op in _VARIABLES]:
-        return sum(map(_elements, variables))
+    graph_def = reachable(saved, outputs)
+    if variables := [node.attr["shape"].shape for node in graph_def.node if node.op in VARIABLES]:
+        return sum(map(elements, variables))
     nodes = (*graph_def.node, *(node for function in graph_def.library.function for node in function.node_def))
     constants = (node.attr["value"].tensor for node in nodes if node.op == "Const")
-    return sum(_elements(tensor.tensor_shape) for tensor in constants if _is_weight(tensor))
+    return sum(elements(tensor.tensor_shape) for tensor in constants if _is_weight(tensor))
 
 
 def _is_weight(tensor: Any) -> bool:
     return bool(tensor.tensor_shape.dim) and tensorflow().as_dtype(tensor.dtype).is_floating
-
-
-def _elements(shape: Any) -> int:
-    return math.prod(dim.size for dim in shape.dim)
 
 
 def _check_opset(opset: int) -> None:
@@ -77,91 +80,6 @@ def _check_opset(opset: int) -> None:
             hint=f"leave --opset out, or ask for {newest} or below",
             code="export.opset",
         )
-
-
-def _reachable(saved: SavedModel, tensors: Sequence[str]) -> Any:
-    tf1 = tensorflow().compat.v1
-    names = [name.rpartition(":")[0] for name in tensors]
-    return tf1.graph_util.extract_sub_graph(saved.graph.as_graph_def(add_shapes=True), names)
-
-
-def _frozen(saved: SavedModel, inputs: list[str], outputs: list[str]) -> tuple[Any, dict[bytes, Any]]:
-    """Return the graph with its variables as constants, and the content of its lookup tables."""
-    tf1 = tensorflow().compat.v1
-    graph_def = _reachable(saved, [*inputs, *outputs])
-    weights = sum(
-        _elements(node.attr["shape"].shape) * tensorflow().as_dtype(node.attr["dtype"].type).size
-        for node in graph_def.node
-        if node.op in _VARIABLES
-    )
-    if weights > _MOST_BYTES:
-        raise StepError(
-            f"the weights take {weights / 1e9:.1f} GB, and TensorFlow's graph format holds 2 GB",
-            hint="export a smaller part of the model, or in float16",
-            code="export.too-large",
-        )
-    names = [name.rpartition(":")[0] for name in (*inputs, *outputs)]
-    with saved.graph.as_default():
-        frozen = tf1.graph_util.convert_variables_to_constants(saved.session, graph_def, names)
-        _mend_gathers(frozen)
-        return frozen, _tables(saved, frozen)
-
-
-def _mend_gathers(graph_def: Any) -> None:
-    """Let gathers within functions read the constants that TensorFlow's freezing puts in place of their variables."""
-    for function in graph_def.library.function:
-        for node in function.node_def:
-            if node.op in ("ResourceGather", "ResourceGatherNd") and not node.attr["batch_dims"].i:
-                node.op = node.op.removeprefix("Resource")
-                node.attr["Tparams"].type = node.attr["dtype"].type
-                for name in ("dtype", "batch_dims"):
-                    node.attr.pop(name, None)
-
-
-def _tables(saved: SavedModel, graph_def: Any) -> dict[bytes, Any]:
-    from tf2onnx.tf_utils import get_hash_table_info
-
-    raw_ops = tensorflow().raw_ops
-    tables = {}
-    for info in get_hash_table_info(graph_def):
-        if info.shared_name is not None:
-            handle = raw_ops.HashTableV2(
-                key_dtype=info.key_dtype, value_dtype=info.val_dtype, shared_name=info.shared_name
-            )
-            content = raw_ops.LookupTableExportV2(table_handle=handle, Tkeys=info.key_dtype, Tvalues=info.val_dtype)
-            try:
-                tables[info.shared_name] = tuple(saved.session.run(content))
-            except tensorflow().errors.OpError as error:
-                raise StepError(
-                    f"the lookup table {info.shared_name.decode()} cannot be read: {error.message.splitlines()[-1]}",
-                    hint="it is not filled when the SavedModel is loaded: export it with its initializer",
-                    code="export.failed",
-                ) from error
-    return tables
-
-
-def _inlined(graph_def: Any, kept: list[str]) -> Any:
-    """Fold constants and inline functions with TensorFlow's own optimizer. Empties `graph_def`."""
-    from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
-    from tensorflow.python.grappler.tf_optimizer import OptimizeGraph
-
-    tf1 = tensorflow().compat.v1
-    for nodes in (graph_def.node, *(function.node_def for function in graph_def.library.function)):
-        for node in nodes:
-            if "_lower_using_switch_merge" in node.attr:  # tf2onnx reads While and If, not what they are lowered to
-                node.attr["_lower_using_switch_merge"].b = False
-    config = tf1.ConfigProto()
-    config.graph_options.infer_shapes = True
-    rewrites = config.graph_options.rewrite_options
-    rewrites.optimizers[:] = ["constfold", "function", "dependency"]
-    rewrites.function_optimization = RewriterConfig.AGGRESSIVE
-    rewrites.min_graph_nodes = -1  # small graphs too
-    rewrites.experimental_disable_folding_quantization_emulation = True
-    meta_graph = tf1.MetaGraphDef()
-    meta_graph.graph_def.CopyFrom(graph_def)
-    meta_graph.collection_def["train_op"].node_list.value.extend(kept)
-    graph_def.Clear()
-    return OptimizeGraph(config, meta_graph)
 
 
 def _defaults(graph_def: Any, inputs: list[str]) -> list[str]:
@@ -182,9 +100,12 @@ def _defaults(graph_def: Any, inputs: list[str]) -> list[str]:
 
 
 def _converted(
-    graph_def: Any, inputs: list[str], outputs: list[str], *, opset: int, tables: dict[bytes, Any], defaults: list[str]
+    graph_def: Any, inputs: list[str], outputs: list[str], weights: Weights, options: Mapping[str, Any]
 ) -> onnx.ModelProto:
-    """Let tf2onnx convert and optimize. Empties `graph_def`."""
+    """Let tf2onnx convert, with these arguments of `process_tf_graph`, and optimize.
+
+    Empties `graph_def` and `weights`, each as soon as tf2onnx has it in a form of its own.
+    """
     import tf2onnx.optimizer
     import tf2onnx.utils
     from tf2onnx.tfonnx import process_tf_graph
@@ -197,15 +118,14 @@ def _converted(
         graph_def.Clear()
         try:
             onnx_graph = process_tf_graph(
-                graph,
-                opset=opset,
-                input_names=inputs,
-                output_names=outputs,
-                initialized_tables=tables,
-                use_default=defaults,
+                graph, input_names=inputs, output_names=outputs, const_node_values=weights, **options
             )
+            weights.clear()
+            give_back()
             onnx_graph = tf2onnx.optimizer.optimize_graph(onnx_graph, catch_errors=False, optimizers=passes)
+            content = _emptied(onnx_graph)
             proto: onnx.ModelProto = onnx_graph.make_model("")
+            del onnx_graph
         except Exception as error:
             complaints.refuse_unsupported()
             where = f" at {', '.join(complaints.failed)}" if complaints.failed else ""
@@ -215,7 +135,28 @@ def _converted(
                 code="export.failed",
             ) from error
     complaints.refuse_unsupported()
+    give_back()  # tf2onnx's nodes and graphs point at each other
+    for tensor in proto.graph.initializer:
+        if tensor.name in content:
+            tensor.raw_data = content.pop(tensor.name)
     return proto
+
+
+def _emptied(graph: Any) -> dict[str, bytes]:
+    """Take the content of large constants out of tf2onnx's graph, and return it by the name that a model gives it.
+
+    What the model is made of is copied twice on the way.
+    """
+    from onnx import TensorProto, helper
+
+    content = {}
+    for node in graph.get_nodes():
+        if node.is_const() and len(data := node.attr["value"].t.raw_data) >= LARGE:
+            tensor = node.attr["value"].t
+            content[node.output[0]] = data
+            light = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+            node.set_attr_onnx(helper.make_attribute("value", light))
+    return content
 
 
 def _sparing(make: Callable[[], Any]) -> Callable[[], Any]:
