@@ -29,6 +29,7 @@ from convkit.pipeline.shared import open_cache
 from convkit.pipeline.stat_index import StatIndex
 from convkit.pipeline.step import step
 from convkit.pipeline.watch import Limits, limits_from
+from convkit.profiling import profile_models
 from convkit.quantize.result import Narrowed
 from convkit.report.assemble import Dossier, write_reports
 from convkit.report.document import Report, Status
@@ -165,6 +166,7 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     dossier.complete = True
     if run.stages[-1].cached and timed(missed(dossier.gates())):  # a moment's noise must not be remembered for ever
         dossier.speeds = time_models(order, run, dossier, simplified.model, final, fresh=True)
+    dossier.profiles = profile_models(order, run, dossier, simplified.model, final)
     _require_gates(dossier, final, compiled)
     return _publish(order, run, dossier, final, compiled, lock, signer)
 

@@ -80,6 +80,7 @@ class Dossier:
         self.compiled: Compiled | None = None
         self.checks: list[tuple[str, Verification]] = []
         self.speeds = Speeds()
+        self.profiles: tuple[document.Profile, ...] = ()
         self.calibration_source = "random"
         self.work: Work | None = None
         self.emulated = False
@@ -171,6 +172,7 @@ class Dossier:
             comparisons=self.speeds.comparisons,
             self_check=self.speeds.self_check,
             conditions=self.speeds.measurement.conditions if self.speeds.measurement.timings else None,
+            profiles=self.profiles,
             checks=self._checks(),
             simplification=None
             if self.simplified is None

@@ -13,6 +13,7 @@ from typing import Annotated
 import msgspec
 
 from convkit.errors import ConvkitError, InputError
+from convkit.graph.operator_times import OperatorTimes
 from convkit.measure.compare import OutputDifference
 from convkit.measure.conditions import Conditions
 from convkit.measure.gates import Gate, Verdict
@@ -261,6 +262,14 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         return self.finding in (Finding.FASTER, Finding.SLOWER)
 
 
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one subject spends its time."""
+
+    label: str
+    """That of the subject."""
+    times: OperatorTimes
+
+
 class Simplification(msgspec.Struct, frozen=True, kw_only=True):
     """The exported graph before and after it was simplified: operator types and their number."""
 
@@ -314,6 +323,8 @@ class Report(Result, frozen=True, kw_only=True, tag="convkit.report/1"):
     """The baseline against itself, measured twice in the same alternation: what they differ by is the machine's."""
     conditions: Conditions | None = None
     """What the machine did while speeds were measured; None where none were."""
+    profiles: tuple[Profile, ...] = ()
+    """Where the time goes, for the subjects whose runtime tells; empty where nothing was measured."""
     checks: tuple[Check, ...] = ()
     simplification: Simplification | None = None
     calibration: Calibration | None = None

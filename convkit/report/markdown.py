@@ -23,8 +23,8 @@ def to_markdown(report: Report) -> str:
         blocks.append("\n>\n".join(f"> **{escape(line)}**" for line in bad))
     blocks.append(f"## {escape(laid_out.title)}")
     blocks.append(escape(laid_out.subtitle))
-    if laid_out.better:
-        blocks.append("\n".join(f"- {escape(line)}" for line in laid_out.better))
+    if said := (*laid_out.better, *laid_out.neither):
+        blocks.append("\n".join(f"- {escape(line)}" for line in said))
     for section in laid_out.sections:
         blocks.extend(_section(section))
     return "\n\n".join(blocks) + "\n"

@@ -30,6 +30,8 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
     lines: tuple[str, ...] = ()
     table: Table | None = None
     command: str = ""
+    note: str = ""
+    """How its figures came about."""
     detail: bool = False
     """For those who want to know more; may be folded away."""
 
@@ -71,4 +73,5 @@ def plain_section(section: Section) -> Section:
         lines=tuple(map(plain, section.lines)),
         table=table,
         command=printable(section.command),
+        note=plain(section.note),
     )

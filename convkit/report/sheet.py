@@ -9,9 +9,11 @@ import msgspec
 from convkit.report import gates, units
 from convkit.report.document import Check, Report, Role, Simplification, Status, Subject
 from convkit.report.engine_sheet import engine_sections
+from convkit.report.how_sheet import how_sections, noted
+from convkit.report.operator_sheet import operator_sections
 from convkit.report.section import Section, Table, facts, plain, plain_section
-from convkit.report.speed_sheet import how_sections, machine_sections, speed_sections
-from convkit.report.verdict import improved
+from convkit.report.speed_sheet import machine_sections, speed_sections
+from convkit.report.verdict import improved, moved
 
 EMULATED = (
     "{label} is emulated: its engine does not run here, and these are the figures of its ONNX graph in ONNX Runtime on "
@@ -28,6 +30,8 @@ class Sheet(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     subtitle: str
     better: tuple[str, ...]
+    neither: tuple[str, ...]
+    """What is neither better nor worse, and worth a sentence."""
     sections: tuple[Section, ...]
 
 
@@ -38,8 +42,9 @@ def sheet(report: Report) -> Sheet:
         worse=tuple(map(plain, report.worse)),
         title=plain(_title(report)),
         subtitle=plain(_subtitle(report)),
-        better=tuple(map(plain, _better(report))),
-        sections=tuple(plain_section(section) for section in _sections(report)),
+        better=tuple(map(plain, improved(report))),
+        neither=tuple(map(plain, _neither(report))),
+        sections=tuple(plain_section(noted(section, report)) for section in _sections(report)),
     )
 
 
@@ -59,17 +64,20 @@ def _title(report: Report) -> str:
     return name if report.version is None else f"{name}, version {report.version}"
 
 
-def _better(report: Report) -> Iterator[str]:
-    yield from improved(report)
+def _neither(report: Report) -> Iterator[str]:
+    less_exact = moved(report)
+    yield from less_exact
     if report.status is not Status.FAILED and not report.worse:
         measured = sum(subject.latency is not None for subject in report.subjects)
-        yield "Nothing that was measured got worse." if measured > 1 else "Speed was not measured."
+        nothing = "Nothing else" if less_exact else "Nothing"
+        yield f"{nothing} that was measured got worse." if measured > 1 else "Speed was not measured."
 
 
 def _sections(report: Report) -> Iterator[Section]:
     for make in (
         _warnings, _before_after, speed_sections, _gates, _choice, _accuracy, _search, _numbers, _result,
-        engine_sections, _calibration, _operators, _steps, _source, machine_sections, how_sections,
+        engine_sections, _calibration, operator_sections, _operators, _steps, _source,
+        machine_sections, how_sections,
     ):  # fmt: skip
         yield from make(report)
 

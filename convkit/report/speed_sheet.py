@@ -59,10 +59,3 @@ def _meanwhile(conditions: Conditions | None) -> Iterator[tuple[str, str | None]
     yield "governor", conditions.governor
     if conditions.stolen is not None:
         yield "taken by the host", f"{100 * conditions.stolen:.2g} % of the time"
-
-
-def how_sections(report: Report) -> Iterator[Section]:
-    """Lay out how the figures came about, and the command that measures again."""
-    if report.measured_how or report.rerun:
-        lines = report.measured_how + (("This measures again:",) if report.rerun else ())
-        yield Section(key="how", title="How it was measured", lines=lines, command=report.rerun)

@@ -23,7 +23,7 @@ _TONES: dict[Tone, str] = {"bad": _BAD, "good": _GOOD, "": ""}
 _WORD = re.compile(r"""(?:[^\s'"\\]|'[^']*'|"(?:[^"\\]|\\.)*"|\\.)+""")
 
 
-_ONLY_IN_DETAIL = frozenset({"how", "calibration"})
+_ONLY_IN_DETAIL = frozenset({"how", "again", "holds", "calibration"})
 _ROWS_IN_DETAIL = frozenset(
     {"parameters", "weights", "p50, 95% from", "p50, 95% to", "latency mean", "batch", "calls", "rounds"}
 )
@@ -77,6 +77,8 @@ def _parts(report: Report, *, details: bool) -> Iterator[Section | RenderableTyp
     yield Text(laid_out.subtitle, style="dim")
     for line in laid_out.better:
         yield Text(line, style=_GOOD)
+    for line in laid_out.neither:
+        yield Text(line)
     for section in laid_out.sections:
         if details:
             yield section

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from convkit.errors import InputError, MissingError
 from convkit.graph.model import Tensors
+from convkit.graph.operator_times import OperatorTimes
 from convkit.graph.present import wanted_interface
 from convkit.pipeline.artifact import Artifact, gather
 from convkit.pipeline.runner import Contender, Runner
@@ -108,6 +109,20 @@ class SavedModelFolder:
 
         return Contender(
             time_saved_model,
+            self.files,
+            folder=".",
+            metadata=self.metadata,
+            options=self.options,
+            inputs=exported.samples,
+            seconds=seconds,
+        )
+
+    def profiled(self, run: Runner, exported: Exported, *, seconds: float) -> OperatorTimes:
+        """See `Profiling.profiled`."""
+        from convkit.sources.tensorflow_profile import profile_saved_model
+
+        return run(
+            profile_saved_model,
             self.files,
             folder=".",
             metadata=self.metadata,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from convkit.errors import UsageError
 from convkit.graph.model import Tensors
+from convkit.graph.operator_times import OperatorTimes
 from convkit.pipeline.artifact import Artifact
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.stopwatch import Timing
@@ -49,6 +50,14 @@ class Answering(Protocol):
 
     def answers(self, run: Runner, questions: Questions) -> Tensors:
         """Run a step, in the worker that exported, that gives its outputs for every batch (`answer_all`)."""
+
+
+@runtime_checkable
+class Profiling(Protocol):
+    """A source whose framework tells where its time goes; convkit's PyTorch and TensorFlow do, others may."""
+
+    def profiled(self, run: Runner, exported: Exported, *, seconds: float) -> OperatorTimes:
+        """Run an observation, in the worker that exported, that watches its operators for about so many seconds."""
 
 
 @runtime_checkable

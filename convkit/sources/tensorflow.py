@@ -79,7 +79,7 @@ def time_saved_model(
     saved = load_saved_model(source, folder, options.signature)
     match = match_tensors(saved, metadata)
     case = next(iter(inputs))
-    names = _wire_names(match, metadata, options)
+    names = wire_names(match, metadata, options)
     arguments = [as_fed(case[name]) for name in names]
     call = saved.session.make_callable(
         [tensor.tensor for tensor in match.outputs], feed_list=[tensor.tensor for tensor in match.inputs]
@@ -112,7 +112,7 @@ def read_signature(source: Artifact, *, folder: str, options: ExportOptions) -> 
     return Interface(inputs=inputs, outputs=())
 
 
-def _wire_names(match: Match, metadata: Metadata | None, options: ExportOptions) -> tuple[str, ...]:
+def wire_names(match: Match, metadata: Metadata | None, options: ExportOptions) -> tuple[str, ...]:
     """Return what the inputs are called on the wire."""
     if metadata is None:
         return tuple(tensor.key for tensor in match.inputs)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from convkit.errors import InputError, MetadataError
 from convkit.graph.model import Tensors
+from convkit.graph.operator_times import OperatorTimes
 from convkit.graph.present import wanted_interface
 from convkit.pipeline.artifact import Artifact, digest_file, gather
 from convkit.pipeline.runner import Contender, Runner
@@ -117,6 +118,19 @@ class TorchFile:
             seconds=seconds,
         )
 
+    def profiled(self, run: Runner, exported: Exported, *, seconds: float) -> OperatorTimes:
+        """See `Profiling.profiled`."""
+        from convkit.sources.torch_profile import profile_torch
+
+        return run(
+            profile_torch,
+            self.source,
+            metadata=self.metadata,
+            options=self.options,
+            inputs=exported.samples,
+            seconds=seconds,
+        )
+
     def answers(self, run: Runner, questions: Questions) -> Tensors:
         """See `Answering.answers`."""
         from convkit.sources.torch import answer_torch
@@ -167,6 +181,19 @@ class ProgramFile:
 
         return Contender(
             time_pt2,
+            self.source,
+            metadata=self.metadata,
+            options=self.options,
+            inputs=exported.samples,
+            seconds=seconds,
+        )
+
+    def profiled(self, run: Runner, exported: Exported, *, seconds: float) -> OperatorTimes:
+        """See `Profiling.profiled`."""
+        from convkit.sources.torch_profile import profile_pt2
+
+        return run(
+            profile_pt2,
             self.source,
             metadata=self.metadata,
             options=self.options,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from convkit.report.document import Comparison, Finding, Role, Status
-from convkit.report.verdict import finding, improved, worsened
+from convkit.report.verdict import finding, improved, moved, worsened
 from tests.report.samples import FP32, INT8, TORCH, failed_report, faster_report, slower_report, with_verdict
 
 
@@ -14,7 +14,7 @@ def first_words(sentences: tuple[str, ...]) -> list[str]:
 
 
 def test_what_got_worse_is_said_worst_first() -> None:
-    assert first_words(slower_report().worse) == ["SLOWER", "SLOWER", "LESS EXACT", "LARGER", "LARGER"]
+    assert first_words(slower_report().worse) == ["SLOWER", "SLOWER", "LARGER", "LARGER"]
 
 
 def test_slower_than_the_baseline_comes_before_slower_than_the_source() -> None:
@@ -79,8 +79,17 @@ def test_an_output_that_is_not_finite_is_the_furthest_off() -> None:
     assert "not finite" in sentence
 
 
+def test_outputs_that_a_low_precision_moved_as_far_as_was_allowed_are_a_fact_and_no_bad_news() -> None:
+    report = faster_report()
+
+    assert report.worse == ()
+    (sentence,) = moved(report)
+    assert sentence.startswith("Less exact, within what was asked for: output 'StatefulPartitionedCall/")
+    assert "SQNR 22.6 dB; asked: SQNR >= 20 dB" in sentence
+
+
 def test_full_precision_within_its_tolerance_is_not_called_less_exact() -> None:
-    assert with_verdict(faster_report(), precision="none").worse == ()
+    assert moved(with_verdict(faster_report(), precision="none")) == ()
 
 
 def test_a_low_precision_without_any_difference_is_not_called_less_exact() -> None:
@@ -88,7 +97,7 @@ def test_a_low_precision_without_any_difference_is_not_called_less_exact() -> No
     exported, final = report.checks
     same = tuple(replace(output, max_abs=0.0, max_rel=0.0, cosine=1.0, sqnr_db=None) for output in final.outputs)
 
-    assert with_verdict(report, checks=(exported, replace(final, outputs=same))).worse == ()
+    assert moved(with_verdict(report, checks=(exported, replace(final, outputs=same)))) == ()
 
 
 def test_a_few_bytes_more_are_not_called_larger() -> None:
