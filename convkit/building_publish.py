@@ -15,6 +15,7 @@ from convkit.pipeline.runner import Runner
 from convkit.pipeline.step import ENVIRONMENTS
 from convkit.report.document import Report
 from convkit.report.files import report_files
+from convkit.serving.client import client_files
 from convkit.serving.engine_files import known_names, name_engines
 from convkit.serving.engine_names import with_names
 from convkit.serving.holding import locked
@@ -75,7 +76,8 @@ def publish_engine(run: Runner, task: Task, here: Here, made: Finished | None, s
             candidate=None,
             error=None,
         )
-        records = {**report_files(report), **({SIGNATURE: signer.sign(publication.manifest)} if signer else {})}
+        signature = {SIGNATURE: signer.sign(publication.manifest)} if signer else {}
+        records = {**report_files(report), **client_files(task.inputs), **signature}
         rendered = {f"{RECORDS}/{name}": data for name, data in records.items()}
         publish(
             task.target,

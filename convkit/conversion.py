@@ -32,10 +32,11 @@ from convkit.pipeline.watch import Limits, limits_from
 from convkit.profiling import profile_models
 from convkit.quantize.result import Narrowed
 from convkit.report.assemble import Dossier, write_reports
-from convkit.report.document import Report, Status
+from convkit.report.document import Client, Report, Status
 from convkit.report.files import report_files
 from convkit.report.gates import missed, refuse_missed, timed
 from convkit.request import Request, target_options
+from convkit.serving.client import SCRIPT, client_files, write_client
 from convkit.serving.engine_files import fit_in
 from convkit.serving.holding import locked
 from convkit.serving.layout import STRANGER, STRANGER_HINT, strangers
@@ -271,6 +272,9 @@ def _publish(
     assert dossier.exported is not None
     wants_warmup = request.triton.warmup and order.target.backend is not None
     warmup = run(write_warmup, final.interface, samples=dossier.exported.samples) if wants_warmup else None
+    samples = dossier.exported.samples
+    client = run(write_client, name, final.interface, samples=samples) if order.target.backend is not None else None
+    dossier.client = Client(script=SCRIPT, curl=client.curl) if client is not None else None
     triton = triton_files(
         name,
         final.interface,
@@ -322,7 +326,8 @@ def _publish(
         report = dossier.report(run, status=Status.OK, version=number, report_path=str(place / "report.json"))
         rendered = report_files(report)
         kept = {} if compiled.engine != "none" else _expected(dossier.exported, order.precision, request)
-        records_of: dict[str, Path | bytes] = {**rendered, **kept, **signature}
+        asking = client_files(Path(client.files.path)) if client is not None else {}
+        records_of: dict[str, Path | bytes] = {**rendered, **kept, **asking, **signature}
         publish(
             repository,
             msgspec.structs.replace(

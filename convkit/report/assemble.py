@@ -91,6 +91,7 @@ class Dossier:
         self.choice: tuple[str, ...] = ()
         """How good the source framework's model is, and the final one."""
         self.max_drop: float | None = None
+        self.client: document.Client | None = None
         self.gate_options = GateOptions()
         self.check_options = CheckOptions()
         self.complete = False
@@ -191,6 +192,7 @@ class Dossier:
             libraries={name: library_version(name) for name in LIBRARIES if library_version(name) != "absent"},
             measured_how=self._measured_how(),
             rerun=shlex.join(self.command),
+            client=self.client,
         )
         return msgspec.structs.replace(report, worse=worsened(report))
 

@@ -303,6 +303,15 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """The data file's name, or ``random``."""
 
 
+class Client(msgspec.Struct, frozen=True, kw_only=True):
+    """What asks the model on a Triton server, with a recorded sample; to be run in the folder of its records."""
+
+    script: str
+    """A Python program that needs numpy alone."""
+    curl: str
+    """The same request as a line for a shell."""
+
+
 class Report(Result, frozen=True, kw_only=True, tag="convkit.report/1"):
     """All that is known of a conversion. The renderers show it; nothing in it is computed while rendering."""
 
@@ -341,6 +350,8 @@ class Report(Result, frozen=True, kw_only=True, tag="convkit.report/1"):
     """How the figures were measured, a sentence each."""
     rerun: str = ""
     """The command that measures again."""
+    client: Client | None = None
+    """None where no Triton backend loads the model."""
 
     def subject(self, role: Role) -> Subject | None:
         """Return the subject in this role; None where there is none."""

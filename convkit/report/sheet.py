@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from convkit.report import gates, units
+from convkit.report.client_sheet import client_sections
 from convkit.report.document import Check, Report, Role, Simplification, Status, Subject
 from convkit.report.engine_sheet import engine_sections
 from convkit.report.how_sheet import how_sections, noted
@@ -76,7 +77,7 @@ def _neither(report: Report) -> Iterator[str]:
 def _sections(report: Report) -> Iterator[Section]:
     for make in (
         _warnings, _before_after, speed_sections, _gates, _choice, _accuracy, _search, _numbers, _result,
-        engine_sections, _calibration, operator_sections, _operators, _steps, _source,
+        client_sections, engine_sections, _calibration, operator_sections, _operators, _steps, _source,
         machine_sections, how_sections,
     ):  # fmt: skip
         yield from make(report)
