@@ -53,12 +53,12 @@ def refitted(run: Runner, candidate: Refittable, model: Model, plan: BuildPlan, 
     """Refit a plan with a model's weights; None, and a warning, where it does not take them."""
     file = candidate.file
     try:
-        files = run(refit_tensorrt, gather(file.parent, [file.name]), model, on=on)
+        made = run(refit_tensorrt, gather(file.parent, [file.name]), model, on=on)
     except StepError as error:
         run.observe(Warned(code="build.refit", message=f"{error.message}; the engine is built anew"))
         return None
     return Engine(
-        files=files,
+        files=made.files,
         flavour=Flavour.TENSORRT,
         version=candidate.version,
         compute_capabilities=(on.compute_capability,),
@@ -66,6 +66,7 @@ def refitted(run: Runner, candidate: Refittable, model: Model, plan: BuildPlan, 
         layers=0,
         profiles=plan.profiles,
         options=plan.options,
+        inspected=made.inspected,
     )
 
 

@@ -5,7 +5,10 @@ Unmeasured: needs a GPU, since an engine is loaded for it. The flow is tested ag
 
 from __future__ import annotations
 
+import msgspec
+
 from convkit.errors import StepError
+from convkit.graph.engine_layers import EngineLayers
 from convkit.graph.model import Model
 from convkit.pipeline.artifact import Artifact, gather, new_folder
 from convkit.pipeline.step import step
@@ -13,10 +16,20 @@ from convkit.targets.cuda_driver import Gpu
 from convkit.targets.trt_api import Api, Flavour, open_api
 from convkit.targets.trt_build import ENGINE_FILES
 from convkit.targets.trt_findings import tidy
+from convkit.targets.trt_inspect import layers_of
 
 
-@step(version=1, stage="compile", title="Refit the TensorRT engine", needs="tensorrt")
-def refit_tensorrt(engine: Artifact, model: Model, *, on: Gpu) -> Artifact:
+class Refitted(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan with other weights."""
+
+    files: Artifact
+    """One file, ``model.plan``."""
+    inspected: EngineLayers | None = None
+    """Its layers; None where the plan was built to tell nothing."""
+
+
+@step(version=2, stage="compile", title="Refit the TensorRT engine", needs="tensorrt")
+def refit_tensorrt(engine: Artifact, model: Model, *, on: Gpu) -> Refitted:
     """Return a plan with a model's weights in place of its own; what it computes with them is for the caller to check.
 
     Args:
@@ -44,7 +57,7 @@ def refit_tensorrt(engine: Artifact, model: Model, *, on: Gpu) -> Artifact:
         raise _failure(api, "could not refit the plan")
     folder = new_folder("engine")
     (folder / ENGINE_FILES[Flavour.TENSORRT]).write_bytes(loaded.serialize())
-    return gather(folder)
+    return Refitted(files=gather(folder), inspected=layers_of(api, loaded))
 
 
 def _failure(api: Api, what: str) -> StepError:

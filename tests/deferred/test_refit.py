@@ -55,6 +55,8 @@ def test_retrained_weights_refit_the_plan_of_the_version_before(repository: Path
     assert made(repository / "scaled" / "2") == ({"Refit the TensorRT engine"}, True)
     text = (repository / "scaled" / "2" / "convkit" / "report.md").read_text(encoding="utf-8")
     assert "refitted with these weights" in text
+    inside = json.loads((repository / "scaled" / "2" / "convkit" / "report.json").read_bytes())["inside"]
+    assert (inside["told_by"], [layer["name"] for layer in inside["layers"]]) == ("the engine inspector", ["y"])
     assert on(L4).command("check", repository, "--json").exit_status == 0
 
 
