@@ -15,7 +15,7 @@ from convkit.pipeline.events import Observer, nobody
 from convkit.report.document import Report
 from convkit.request import OPTIONS, make_request
 from convkit.sources.trust import TRUST_ALL
-from convkit.spec.options import CheckOptions, LimitOptions
+from convkit.spec.options import CheckOptions, LimitOptions, MeasureMode
 from convkit.spec.recipe import Table
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def build(
     time_limit: str | float | None = None,
     eval_data: StrPath | None = None,
     metric: str | None = None,
+    measure: str | MeasureMode = MeasureMode.NONE,
 ) -> tuple[Report, ...]:
     """Build the engines that a conversion without a GPU has left pending; see `convkit.building.build`.
 
@@ -124,6 +125,7 @@ def build(
         time_limit: the longest time of one step, as ``30m``; by default any, and 10 minutes for one run of a model.
         eval_data: evaluation data that were too large to lie beside a pending engine.
         metric: ``FILE.py:function`` or ``module:function``, the metric of your own that a pending engine is judged by.
+        measure: ``none``, ``quick`` or ``full``, how long each engine is timed; ``none``: where a gate asks for it alone.
 
     Returns:
         The report of each engine, `unchanged` where it stood already; nothing where nothing was pending.
@@ -141,6 +143,7 @@ def build(
         limits=limits,
         eval_data=Path(eval_data) if eval_data is not None else None,
         metric=metric,
+        measure=MeasureMode(measure),
     )
 
 

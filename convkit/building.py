@@ -31,7 +31,7 @@ from convkit.serving.publish import CONFIG
 from convkit.serving.put import read_if_there
 from convkit.serving.signature import Signer
 from convkit.serving.surroundings import take_over
-from convkit.spec.options import LimitOptions
+from convkit.spec.options import LimitOptions, MeasureMode
 from convkit.targets.engine_records import find_standing
 from convkit.targets.here import Here, machine_here
 
@@ -47,6 +47,7 @@ def build(
     limits: LimitOptions = LimitOptions(),  # noqa: B008 - frozen
     eval_data: Path | None = None,
     metric: str | None = None,
+    measure: MeasureMode = MeasureMode.NONE,
 ) -> tuple[Report, ...]:
     """Build every engine that is pending in a repository, or in one model of it.
 
@@ -66,6 +67,8 @@ def build(
         eval_data: the evaluation data of an engine whose accuracy is to be judged, where they were too large to lie
             beside it: the same files as when it was prepared.
         metric: ``FILE.py:function`` or ``module:function``, the metric of the user's own that it is judged by.
+        measure: how long each engine is timed, with the copies to the GPU and without them; `none`: only where a gate
+            asks how long it takes.
 
     Returns the report of each engine, `unchanged` where it stood already; nothing where nothing is pending.
 
@@ -101,13 +104,20 @@ def build(
     with Runner(cache or Cache(default_root()), observer, limits=allowed) as run:
         for task in tasks:
             if task.inputs in evaluations:
-                reports.append(_see_to(run, task, here, evaluations[task.inputs], signer))
+                reports.append(_see_to(run, task, here, evaluations[task.inputs], signer, measure))
             else:
                 reports.append(_unchanged(task))
     return tuple(reports)
 
 
-def _see_to(run: Runner, task: Task, here: Here, evaluation: Evaluation | None, signer: Signer | None) -> Report:
+def _see_to(
+    run: Runner,
+    task: Task,
+    here: Here,
+    evaluation: Evaluation | None,
+    signer: Signer | None,
+    measure: MeasureMode,
+) -> Report:
     """Build and publish, unless another builder has done it meanwhile."""
 
     def tell() -> None:
@@ -124,7 +134,7 @@ def _see_to(run: Runner, task: Task, here: Here, evaluation: Evaluation | None, 
         folder, engines = now.base()
         if folder is not None and find_standing(folder, engines, now.plan, here) is not None:
             return publish_engine(run, now, here, None, signer)
-        made = finish_engine(run, now, here, evaluation, find_refittable(now, here))
+        made = finish_engine(run, now, here, evaluation, find_refittable(now, here), measure)
         return publish_engine(run, now, here, made, signer)
 
 

@@ -25,7 +25,7 @@ from convkit.pipeline.stopwatch import Timing
 from convkit.refitting import Refittable, refitted
 from convkit.report import statistics
 from convkit.report.assemble import EMULATED, checked, staged
-from convkit.report.document import Caution, Failure, Report, Role, Status, Subject, read_report
+from convkit.report.document import Caution, Failure, Latency, Report, Role, Status, Subject, read_report
 from convkit.report.document import Engine as EngineState
 from convkit.report.engine import engine_inside
 from convkit.report.gates import latency_interval, low_precision, refuse_missed
@@ -35,7 +35,7 @@ from convkit.targets.build_plan import BuildPlan
 from convkit.targets.cuda_driver import Gpu
 from convkit.targets.here import Here
 from convkit.targets.trt_build import Engine, build_tensorrt
-from convkit.targets.trt_run import run_tensorrt, time_tensorrt
+from convkit.targets.trt_run import ON_DEVICE, WITH_COPIES, run_tensorrt, time_on_device, time_tensorrt
 from convkit.targets.trt_work import executed
 
 
@@ -47,8 +47,20 @@ class Finished(NamedTuple):
     refitted: bool
 
 
+class Timed(NamedTuple):
+    """The rounds of an engine that was timed in both of trtexec's ways; none where it was not timed."""
+
+    with_copies: list[Timing]
+    on_device: list[Timing]
+
+
 def finish_engine(
-    run: Runner, task: Task, here: Here, evaluation: Evaluation | None, candidate: Refittable | None
+    run: Runner,
+    task: Task,
+    here: Here,
+    evaluation: Evaluation | None,
+    candidate: Refittable | None,
+    measure: MeasureMode = MeasureMode.NONE,
 ) -> Finished:
     """Make the engine of a version for this GPU, and judge it.
 
@@ -58,6 +70,7 @@ def finish_engine(
         here: this machine.
         evaluation: what its accuracy is judged on.
         candidate: another version's engine that may be refitted with this one's weights.
+        measure: how long the engine is timed; `none`: only where a gate asks how long it takes.
 
     Raises:
         StepError: TensorRT could not build it.
@@ -68,14 +81,14 @@ def finish_engine(
     run.warnings.clear()
     engine, verification, is_refitted = _make(run, task, here, candidate)
     samples = tensors_of(task, plan.samples)
-    rounds = _time(run, engine, samples, plan, on)
+    times = _time(run, engine, samples, plan, on, measure)
     accuracy = judge_engine(run, engine, plan, evaluation, on) if evaluation is not None else None
     report = report_of(task)
     ran = executed(run.observe, engine.inspected, plan.work)
     final = report.subject(Role.FINAL)
-    final = _with_figures(final, engine, rounds, plan, ran) if final else None
+    final = _with_figures(final, engine, times, plan, ran) if final else None
     label = final.label if final else "TensorRT"
-    timed = statistics.latency(rounds, batch=_batch(plan)) if rounds else None
+    timed = _latency(times.with_copies, plan)
     found = Found(
         size_bytes=engine.files.bytes,
         latency_ms=latency_interval(timed) if timed else None,
@@ -103,7 +116,7 @@ def finish_engine(
             dict.fromkeys(
                 (
                     *(how for how in report.measured_how if how != EMULATED),
-                    *_measured_how(label, rounds, accuracy, on),
+                    *_measured_how(label, times, accuracy, on),
                     *(("The engine is another version's, refitted with these weights.",) if is_refitted else ()),
                 )
             )
@@ -169,37 +182,48 @@ def _caution(warning: Warned) -> Caution:
     return Caution(code=warning.code, message=warning.message)
 
 
-def _with_figures(subject: Subject, engine: Engine, rounds: list[Timing], plan: BuildPlan, ran: Work | None) -> Subject:
+def _with_figures(subject: Subject, engine: Engine, times: Timed, plan: BuildPlan, ran: Work | None) -> Subject:
+    rounds = times.with_copies
     return msgspec.structs.replace(
         subject,
         file_bytes=engine.files.bytes,
         emulated=False,
         macs=ran.macs if ran else subject.macs,
         macs_seen_by=ran.seen_by if ran else subject.macs_seen_by,
-        latency=statistics.latency(rounds, batch=_batch(plan)) if rounds else None,
+        latency=_latency(rounds, plan),
+        latency_alone=_latency(times.on_device, plan),
         throughput_per_s=statistics.throughput(rounds, batch=_batch(plan)) if rounds else None,
     )
 
 
-def _time(run: Runner, engine: Engine, samples: Tensors, plan: BuildPlan, on: Gpu) -> list[Timing]:
-    """Time the engine where a gate asks how long it takes."""
+def _latency(rounds: list[Timing], plan: BuildPlan) -> Latency | None:
+    return statistics.latency(rounds, batch=_batch(plan)) if rounds else None
+
+
+def _time(run: Runner, engine: Engine, samples: Tensors, plan: BuildPlan, on: Gpu, mode: MeasureMode) -> Timed:
+    """Time the engine where that is asked for, or a gate asks how long it takes."""
     limit = plan.gates.max_latency
-    if limit is None:
-        return []
-    seconds = PLANS[MeasureMode.QUICK].seconds
+    if mode is MeasureMode.NONE and limit is not None:
+        mode = MeasureMode.QUICK
+    if mode is MeasureMode.NONE:
+        return Timed([], [])
+    seconds = PLANS[mode].seconds
+    alone = {"": Contender(time_on_device, engine.files, inputs=samples, seconds=seconds, on=on)}
+    on_device = measure_latency(run, alone, mode).timings[""]
     contenders = {"": Contender(time_tensorrt, engine.files, inputs=samples, seconds=seconds, on=on)}
-    rounds = measure_latency(run, contenders, MeasureMode.QUICK).timings[""]
-    found = latency_interval(statistics.latency(rounds, batch=1))
-    if run.stages[-1].cached and at_most(limit, found) is not Verdict.PASSED:
-        rounds = measure_latency(run, contenders, MeasureMode.QUICK, fresh=True).timings[""]
-    return rounds
+    rounds = measure_latency(run, contenders, mode).timings[""]
+    if limit is not None and run.stages[-1].cached:  # a moment's noise must not be remembered for ever
+        found = latency_interval(statistics.latency(rounds, batch=1))
+        if at_most(limit, found) is not Verdict.PASSED:
+            rounds = measure_latency(run, contenders, mode, fresh=True).timings[""]
+    return Timed(rounds, on_device)
 
 
-def _measured_how(label: str, rounds: list[Timing], accuracy: Accuracy | None, on: Gpu) -> Iterator[str]:
-    if rounds:
+def _measured_how(label: str, times: Timed, accuracy: Accuracy | None, on: Gpu) -> Iterator[str]:
+    if times.with_copies:
         yield (
-            f"{label} was timed by convkit build on {on.name}, alone, in {len(rounds)} rounds, copies to the GPU and "
-            "back included; the other models were timed where the model was converted."
+            f"{label} was timed by convkit build on {on.name}, by itself, in {len(times.with_copies)} rounds: "
+            f"{WITH_COPIES}; and once more {ON_DEVICE}. The other models were timed where the model was converted."
         )
     if accuracy is not None:
         yield f"{label}'s accuracy was judged anew by convkit build on {on.name}, on {accuracy.samples} samples."

@@ -11,7 +11,7 @@ import typer
 
 from convkit.cli.handing_over import find_program, hand_over
 from convkit.cli.watch import watcher
-from convkit.spec.options import LimitOptions
+from convkit.spec.options import LimitOptions, MeasureMode
 
 
 def command(
@@ -39,6 +39,9 @@ def command(
         str | None,
         typer.Option(metavar="FILE.py:FUNCTION", help="The metric of your own that a pending engine is judged by."),
     ] = None,
+    measure: Annotated[
+        MeasureMode, typer.Option(help="How long to time each engine; none: only where a gate asks for it.")
+    ] = MeasureMode.NONE,
     memory_limit: Annotated[
         str | None, typer.Option(metavar="BYTES", help="Most memory of the workers, such as 8GB. [what there is]")
     ] = None,
@@ -67,6 +70,7 @@ def command(
             limits=limits,
             eval_data=eval_data,
             metric=metric,
+            measure=measure,
         )
     built = [report for report in reports if report.status is not Status.UNCHANGED]
     if as_json:

@@ -42,10 +42,11 @@ def test_an_engine_that_is_built_elsewhere_is_judged_by_its_layers_and_leaves_it
 ) -> None:
     repository = prepared(tmp_path, "--min-low-precision", "0.1%")
     plan = json.loads((repository / "conv" / "pending" / "1" / "build.json").read_bytes())
-    asked = {node: work["precision"] for node, work in plan["work"].items()}
+    wanted = {node: work["precision"] for node, work in plan["work"].items()}
 
     volume = tmp_path / "volume"
-    outcome = on(L4).command("build", repository, "--json", variables={"CONVKIT_TIMING_CACHE": str(volume)})
+    asked = ("--measure", "quick", "--json")
+    outcome = on(L4).command("build", repository, *asked, variables={"CONVKIT_TIMING_CACHE": str(volume)})
 
     assert outcome.exit_status == 0, outcome.stderr
     report = report_of(repository)
@@ -53,8 +54,10 @@ def test_an_engine_that_is_built_elsewhere_is_judged_by_its_layers_and_leaves_it
     assert inside["told_by"] == "the build's log"
     assert inside["seen_by"] == f"TensorRT {L4.tensorrt}"
     ran = {node: layer["precision"] for layer in inside["layers"] if layer["macs"] for node in layer["nodes"]}
-    assert {node: ran[node] for node in asked} == asked
+    assert {node: ran[node] for node in wanted} == wanted
     final = report["subjects"][-1]
+    assert final["latency"]["p50_ms"] > 0
+    assert final["latency_alone"]["p50_ms"] > 0
     assert final["macs_seen_by"] == f"TensorRT {L4.tensorrt}"
     assert sum(final["macs"].values()) == sum(work["macs"] for work in plan["work"].values())
     assert ("min-low-precision", "passed") in [(gate["name"], gate["verdict"]) for gate in report["gates"]]

@@ -15,6 +15,7 @@ from e2e.digits import CNN
 from convkit.errors import CheckError
 from convkit.measure.gates import Verdict
 from convkit.report.document import Report, Status
+from convkit.spec.options import MeasureMode
 from convkit.targets.build_plan import read_build_plan
 from gates.made_up import ENGINE_BYTES
 
@@ -67,6 +68,7 @@ def test_an_engine_that_keeps_its_gates_is_published_with_their_figures(
     final = report.subjects[-1]
     assert final.latency is not None
     assert (final.latency.p50_ms, final.emulated) == (2.0, False)
+    assert final.latency_alone is not None, "and without the copies"
     assert any("NVIDIA Fake" in line for line in report.measured_how)
 
 
@@ -105,3 +107,15 @@ def test_an_engine_without_a_latency_gate_is_not_timed(
 
     assert report.subjects[-1].latency is None
     assert [gate.name for gate in report.gates] == ["max-size"]
+
+
+def test_an_engine_is_timed_in_both_ways_where_that_is_asked_for(
+    prepared: Callable[..., Path], build_here: Callable[..., tuple[Report, ...]]
+) -> None:
+    (report,) = build_here(prepared("--max-size", "5KB"), call_ms=1.0, measure=MeasureMode.QUICK)
+
+    final = report.subjects[-1]
+    assert final.latency is not None
+    assert final.latency_alone is not None
+    assert (final.latency.p50_ms, final.latency_alone.p50_ms) == (1.0, 1.0)
+    assert any("as trtexec 11 measures" in line for line in report.measured_how)
