@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from convkit.comparing_models import ModelComparison
     from convkit.fleet import Fleet, FleetObserver
     from convkit.preflighting import Preflight
+    from convkit.report.checkup import Checkup
     from convkit.report.inspection import Inspection
 
 StrPath = str | os.PathLike[str]
@@ -125,7 +126,7 @@ def build(
         time_limit: the longest time of one step, as ``30m``; by default any, and 10 minutes for one run of a model.
         eval_data: evaluation data that were too large to lie beside a pending engine.
         metric: ``FILE.py:function`` or ``module:function``, the metric of your own that a pending engine is judged by.
-        measure: ``none``, ``quick`` or ``full``, how long each engine is timed; ``none``: where a gate asks for it alone.
+        measure: ``none``, ``quick`` or ``full``: how long each engine is timed; ``none``: only where a gate asks.
 
     Returns:
         The report of each engine, `unchanged` where it stood already; nothing where nothing was pending.
@@ -271,6 +272,17 @@ def inspect(
         observer=observer or nobody,
         cache=opened(cache),
     )
+
+
+def doctor() -> Checkup:
+    """Tell what this machine can do, what to install for the rest, and what is known to go wrong here.
+
+    Returns:
+        What was found; `exit_code` is 6 where nothing can be converted.
+    """
+    from convkit import doctoring
+
+    return doctoring.examine()
 
 
 def compare(before: StrPath, after: StrPath, *, fail_on_regression: bool = False) -> Comparison:
