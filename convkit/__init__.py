@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         compare_models,
         convert,
         convert_fleet,
+        doctor,
         inspect,
         preflight,
         read_reports,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from convkit.pipeline.cache import Cache
     from convkit.pipeline.events import Event, Observer
     from convkit.preflighting import Preflight
+    from convkit.report.checkup import Checkup
     from convkit.report.document import Report
     from convkit.report.inspection import Inspection
 
@@ -41,6 +43,7 @@ __all__ = [
     "Cache",
     "CheckError",
     "CheckReport",
+    "Checkup",
     "ConvkitError",
     "Event",
     "InputError",
@@ -60,6 +63,7 @@ __all__ = [
     "compare_models",
     "convert",
     "convert_fleet",
+    "doctor",
     "inspect",
     "preflight",
     "read_reports",
@@ -68,6 +72,7 @@ __all__ = [
 _HOMES = {
     "Cache": "convkit.pipeline.cache",
     "CheckReport": "convkit.checking",
+    "Checkup": "convkit.report.checkup",
     "Event": "convkit.pipeline.events",
     "Inspection": "convkit.report.inspection",
     "Observer": "convkit.pipeline.events",
@@ -79,6 +84,7 @@ _HOMES = {
     "compare_models": "convkit.api",
     "convert": "convkit.api",
     "convert_fleet": "convkit.api",
+    "doctor": "convkit.api",
     "inspect": "convkit.api",
     "preflight": "convkit.api",
     "read_reports": "convkit.api",

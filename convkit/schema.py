@@ -10,6 +10,7 @@ import msgspec
 
 from convkit.fleet import Fleet
 from convkit.preflighting import Preflight
+from convkit.report.checkup import Checkup
 from convkit.report.document import Built, Report, Result
 from convkit.report.inspection import Inspection
 from convkit.request import Request, request_type
@@ -28,7 +29,7 @@ _PLAIN_TEXT = r"^(?![A-Za-z]:[/\\])(?!/)(?!\s)[^\\\u0000-\u001f\u007f-\u009f\u20
 
 
 def schema(of: str) -> Schema:
-    """Return the JSON Schema of ``recipe``, ``config``, ``report``, ``result``, ``preflight`` or ``inspection``."""
+    """Return the JSON Schema of one of `SCHEMAS`, such as ``recipe``."""
     return {"$schema": DRAFT, "title": f"convkit {of}", **SCHEMAS[of]()}
 
 
@@ -145,6 +146,11 @@ def inspection_schema() -> Schema:
     return _described(Inspection)
 
 
+def checkup_schema() -> Schema:
+    """Return the schema of what `convkit doctor --json` prints."""
+    return _described(Checkup)
+
+
 SCHEMAS: dict[str, Callable[[], Schema]] = {
     "recipe": recipe_schema,
     "config": config_schema,
@@ -152,6 +158,7 @@ SCHEMAS: dict[str, Callable[[], Schema]] = {
     "result": result_schema,
     "preflight": preflight_schema,
     "inspection": inspection_schema,
+    "checkup": checkup_schema,
 }
 """Every document that has a schema."""
 
@@ -210,5 +217,5 @@ def _kinds(root: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
     return found
 
 
-_DOCUMENTS = (Request, Report, Result, Fleet, Built, Preflight, Inspection)
+_DOCUMENTS = (Request, Report, Result, Fleet, Built, Preflight, Inspection, Checkup)
 _KINDS = {name: kind for document in _DOCUMENTS for name, kind in _kinds(document).items()}

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("convkit.cli.compare", "What changed between two releases; where two models part."),
     "inspect": ("convkit.cli.inspect", "What a model takes, gives, costs and would run."),
     "check": ("convkit.cli.check", "Check whether a target takes a model; or check a repository."),
+    "doctor": ("convkit.cli.doctor", "What this machine can do, and what to install for the rest."),
     "schema": ("convkit.cli.schema", "Print the JSON Schema of what convkit reads and writes."),
 }
 """Every command: the module that defines it, and what it does. A module is imported only when its command runs."""

@@ -18,6 +18,7 @@ class Document(Enum):
     RESULT = "result"
     PREFLIGHT = "preflight"
     INSPECTION = "inspection"
+    CHECKUP = "checkup"
 
 
 def command(

@@ -88,6 +88,23 @@ def leave_network() -> bool:
     return True
 
 
+def can_confine_writes() -> bool:
+    """Tell whether this system has Landlock; nothing is given up."""
+    return bool(ctypes.CDLL(None, use_errno=True).syscall(_CREATE_RULESET, None, 0, _VERSION_FLAG) >= 1)
+
+
+def can_leave_network() -> bool:
+    """Tell whether this system lets a process leave the network, by a child that tries it and ends."""
+    child = os.fork()
+    if child == 0:
+        held = False
+        try:
+            held = leave_network()
+        finally:
+            os._exit(0 if held else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 SWITCH = "CONVKIT_ISOLATION"
 """An environment variable: ``off`` leaves workers as free as the user who started them."""
 

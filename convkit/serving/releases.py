@@ -69,4 +69,11 @@ def release(text: str) -> TritonRelease:
     return msgspec.structs.replace(older[-1], name=text, tensorrt=None)
 
 
+def of_onnxruntime(version: str) -> TritonRelease | None:
+    """Return the release whose ONNX Runtime reads at most what that version reads; None: older than all known ones."""
+    wanted = [int(number) for number in re.findall(r"\d+", version)[:3]]
+    older = [known for known in _RELEASES if [int(number) for number in known.onnxruntime.split(".")] <= wanted]
+    return older[-1] if older else None
+
+
 _KNOWN = "a release is a year and a month; convkit knows " + ", ".join(known.name for known in _RELEASES)
