@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from convkit.graph.model import Model
+from convkit.graph.session import LARGE
 from convkit.measure.latency import PLANS, measure_latency
 from convkit.order import Order
+from convkit.pipeline.events import Warned
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.stopwatch import Timing
 from convkit.report.assemble import Dossier
@@ -13,11 +15,18 @@ from convkit.spec.options import MeasureMode
 from convkit.targets.cuda_driver import gpu_name
 from convkit.targets.onnxruntime import time_onnxruntime
 
+_NO_SELF_CHECK = (
+    "a model above 1 GB is timed with no other one in memory, its session opened anew in every round, and not against "
+    "itself: what the machine's own scatter makes of two equal models is not known for it"
+)
+
 
 def time_models(
     order: Order, run: Runner, dossier: Dossier, baseline: Model, final: Model, *, fresh: bool = False
 ) -> Speeds:
     """Time the source framework, the FP32 graph, the final model, and the FP32 graph once more, in alternation.
+
+    A graph above 1 GB is not timed once more.
 
     Args:
         order: what is asked for.
@@ -41,8 +50,15 @@ def time_models(
         contenders[dossier.final_label] = dossier.compiled.timed(samples, seconds)
     elif not order.target.emulated:
         contenders[dossier.final_label] = Contender(time_onnxruntime, final, inputs=samples, seconds=seconds)
-    again = Contender(time_onnxruntime, baseline, inputs=samples, seconds=seconds, session=1)
-    measurement = measure_latency(run, contenders, mode, again=(dossier.baseline_label, again), fresh=fresh)
+    again = None
+    if baseline.files.bytes <= LARGE:
+        again = (
+            dossier.baseline_label,
+            Contender(time_onnxruntime, baseline, inputs=samples, seconds=seconds, session=1),
+        )
+    else:
+        run.observe(Warned(code="measure.no-self-check", message=_NO_SELF_CHECK))
+    measurement = measure_latency(run, contenders, mode, again=again, fresh=fresh)
     alone = None
     if dossier.compiled is not None and dossier.compiled.timed_alone is not None:
         contender = dossier.compiled.timed_alone(samples, seconds)

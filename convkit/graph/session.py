@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convkit.errors import StepError
-from convkit.graph.header import weight_types
+from convkit.graph.custom_ops import register_libraries, unknown_operator
+from convkit.graph.header import read_header, weight_types
 from convkit.graph.model import Model, Tensors
 from convkit.graph.wire import WireError
 from convkit.pipeline.allowance import threads
@@ -20,14 +21,37 @@ if TYPE_CHECKING:
 FLOATS_OF_8_BITS = frozenset((17, 18, 19, 20))
 """ONNX's numbers for FLOAT8E4M3FN, E4M3FNUZ, E5M2 and E5M2FNUZ."""
 
-_kept: dict[str, Any] = {}
+LARGE = 1_000_000_000
+"""Bytes of a model beside whose session no other one is kept open: each holds all weights once, packed for its kernels.
+"""
+
+_kept: dict[str, tuple[Any, int]] = {}
 
 
-def kept_session(path: Path, *, key: str) -> Any:
-    """Return a session that stays open for the next call with the same `key`, such as the model's digest."""
+def kept_session(path: Path, *, key: str, case: Mapping[str, np.ndarray]) -> Any:
+    """Return a session that stays open for the next call with the same `key`, such as the model's digest.
+
+    A model above `LARGE` stays alone: the others are closed before it is opened, and it before another is. Since it is
+    opened again and again where several are timed in turn, it runs once on `case` before it is returned.
+    """
     if key not in _kept:
-        _kept[key] = open_session(path)
-    return _kept[key]
+        size = bytes_of(path)
+        if size > LARGE or any(kept > LARGE for _, kept in _kept.values()):
+            _kept.clear()
+        session = open_session(path)
+        if size > LARGE:
+            session.run(None, case)
+        _kept[key] = session, size
+    return _kept[key][0]
+
+
+def bytes_of(path: Path) -> int:
+    """Return the bytes of an ONNX file and of the files beside it that it keeps weights in."""
+    try:
+        names = read_header(path).data_files
+    except (OSError, WireError):
+        names = ()  # ONNX Runtime says what is wrong with it
+    return sum(file.stat().st_size for file in (path, *(path.parent / name for name in names)) if file.is_file())
 
 
 def open_session(path: Path, *, plain: bool = False) -> Any:
@@ -53,6 +77,7 @@ def session_options(*, plain: bool = False) -> Any:
         options.intra_op_num_threads = allowed
     if plain:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    register_libraries(options)
     return options
 
 
@@ -76,7 +101,7 @@ def start_session(path: Path, options: Any, *, content: bytes | None = None) -> 
     try:
         return onnxruntime.InferenceSession(content or str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise StepError(
+        raise unknown_operator(str(error)) or StepError(
             f"ONNX Runtime {onnxruntime.__version__} refuses {path.name}: {' '.join(str(error).split())}",
             hint="the message names the node; an operator without a kernel here needs another export or target",
             code="onnxruntime.refused",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from convkit.errors import MetadataError
 from convkit.graph.census import take_census
-from convkit.graph.model import save_model, save_tensors
+from convkit.graph.external import save_with_data
+from convkit.graph.model import save_tensors
 from convkit.graph.present import agreed_interface, interface_of, present, wanted_interface
 from convkit.graph.samples import make_cases
 from convkit.pipeline import events
@@ -71,6 +73,7 @@ def hand_on(
     framework: str,
     exporter: str,
     finish: Callable[[onnx.ModelProto], onnx.ModelProto] = lambda proto: proto,
+    data: Path | None = None,
 ) -> Exported:
     """Give a graph the names and shapes that callers see, and ask its framework for the answers on its samples.
 
@@ -83,6 +86,7 @@ def hand_on(
         framework: name and version of what answers, such as ``onnxruntime 1.31.1``.
         exporter: what wrote the graph.
         finish: the last change to the graph, after the framework has answered.
+        data: the folder of the files that weights outside of `proto` lie in.
 
     Raises:
         InputError: inputs or outputs are such that servers do not take, or the samples do not fit.
@@ -94,7 +98,7 @@ def hand_on(
     answers = [face.answered(case, answer) for case in cases]
     proto, interface = present(finish(proto), wanted, inputs=inputs, outputs=outputs)
     return Exported(
-        model=save_model(proto, interface),
+        model=save_with_data(proto, interface, data),
         samples=save_tensors(cases),
         references=save_tensors(answers),
         framework=framework,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from convkit.errors import InputError, StepError
-from convkit.graph.model import Tensors, save_model
+from convkit.graph.external import load_beside, save_with_data
+from convkit.graph.model import Tensors
 from convkit.graph.names import subgraphs
 from convkit.graph.present import MAX_IR_VERSION
 from convkit.graph.session import kept_session, open_session, run_session
@@ -22,7 +23,7 @@ from convkit.pipeline.stopwatch import Timing, time_calls
 from convkit.sources.answers import Questions, answer_all
 from convkit.sources.exported import Exported
 from convkit.sources.hand_on import face_of, hand_on
-from convkit.sources.onnx_slopes import BROADCAST_FROM, slopes_by_channel
+from convkit.sources.onnx_opset import CONVERTED_OPSET, opset_of, within_opsets
 from convkit.spec.metadata import Metadata
 from convkit.spec.options import ExportOptions
 from convkit.spec.tensor import Interface
@@ -30,8 +31,6 @@ from convkit.spec.tensor import Interface
 if TYPE_CHECKING:
     import onnx
 
-_OLDEST_OPSET = 13  # per-channel QuantizeLinear; below it quantizers and TensorRT lose features
-_CONVERTED_OPSET = 18
 _OLDEST_RUN = 7  # ONNX Runtime's own words: it guarantees support from here on
 
 
@@ -121,6 +120,11 @@ def import_onnx(
 
     original = _checked(source.file(file))
     session = functools.cache(lambda: open_session(_readable(source, file, original), plain=True))
+
+    def finish(proto: onnx.ModelProto) -> onnx.ModelProto:
+        session.cache_clear()  # what is still to be done needs its memory
+        return within_opsets(proto, options.opset, max_opset)
+
     return hand_on(
         original,
         lambda case, outputs: run_session(session(), outputs, case),
@@ -129,7 +133,8 @@ def import_onnx(
         samples=samples,
         framework=f"onnxruntime {onnxruntime.__version__}",
         exporter=f"read with onnx {onnx.__version__}",
-        finish=lambda proto: _within_opsets(proto, options.opset, max_opset),
+        finish=finish,
+        data=source.file(file).parent,
     )
 
 
@@ -163,7 +168,7 @@ def _checked(path: Path) -> onnx.ModelProto:
             onnx.checker.check_model(proto)
         else:
             onnx.checker.check_model(str(path))
-        onnx.load_external_data_for_model(proto, str(path.parent))
+        load_beside(proto, path.parent)
     except (
         *(onnx.checker.ValidationError, onnx.shape_inference.InferenceError),
         *(ValueError, OSError, RuntimeError, TypeError, MemoryError),
@@ -191,13 +196,13 @@ def _readable(source: Artifact, file: str, proto: onnx.ModelProto | None = None)
         nothing = Interface(inputs=(), outputs=())
         if proto.ir_version > MAX_IR_VERSION:
             proto.ir_version = MAX_IR_VERSION
-            path = save_model(proto, nothing).path
-        elif 0 < _opset(proto) < _OLDEST_RUN and not _opens(path):
-            path = save_model(_within_opsets(proto, None, _CONVERTED_OPSET), nothing).path
+            path = save_with_data(proto, nothing, path.parent).path
+        elif 0 < opset_of(proto) < _OLDEST_RUN and not _opens(path):
+            path = save_with_data(within_opsets(proto, None, CONVERTED_OPSET), nothing, path.parent).path
             events.warn(
                 "source.answers-of-newer-opset",
-                f"ONNX Runtime no longer runs this graph in opset {_opset(proto)}: the answers that results are held "
-                f"against are those of the graph converted to opset {_CONVERTED_OPSET}",
+                f"ONNX Runtime no longer runs this graph in opset {opset_of(proto)}: the answers that results are held "
+                f"against are those of the graph converted to opset {CONVERTED_OPSET}",
             )
         _runnable[source.digest] = path
     return _runnable[source.digest]
@@ -211,58 +216,11 @@ def _opens(path: Path) -> bool:
     return True
 
 
-def _opset(proto: onnx.ModelProto) -> int:
-    return next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
-
-
-def _within_opsets(proto: onnx.ModelProto, asked: int | None, highest: int) -> onnx.ModelProto:
-    """Convert the graph to an opset that the server reads, where onnx can."""
-    import onnx
-    import onnx.inliner
-    from onnx import version_converter
-
-    has = _opset(proto)
-    wanted = asked or (highest if has > highest else _CONVERTED_OPSET if 0 < has < _OLDEST_OPSET else has)
-    if has in (0, wanted):
-        return proto
-    try:
-        if proto.functions:  # the converter loses them
-            proto = onnx.inliner.inline_local_functions(proto)
-        converted: onnx.ModelProto = version_converter.convert_version(proto, wanted)
-        if has < BROADCAST_FROM:
-            slopes_by_channel(converted, proto)
-        onnx.checker.check_model(converted)
-        if _face(converted) != _face(proto):  # the converter has lost a dimension of Scan's
-            raise ValueError("the converter gives it other inputs or outputs")  # noqa: TRY301 - told as any failure
-    except Exception as error:
-        if not asked and has < _OLDEST_OPSET:
-            events.warn("source.old-opset", f"opset {has} could not be converted to {wanted}; it is kept")
-            return proto
-        reason = " ".join(str(error).split()).rpartition("` failed: ")[2]  # behind the place in onnx's own source
-        raise StepError(
-            f"opset {has} cannot be converted to {wanted}: {reason}",
-            hint="export again with an opset that the server reads, or name a newer server with --triton",
-            code="source.opset",
-        ) from error
-    events.warn("source.opset-converted", f"opset {has} was converted to {wanted}")
-    return converted
-
-
-def _face(proto: onnx.ModelProto) -> list[tuple[str, int, int]]:
-    """Return name, element type and rank of every input that has no default, and of every output."""
-    weights = {tensor.name for tensor in proto.graph.initializer}
-    return [
-        (value.name, value.type.tensor_type.elem_type, len(value.type.tensor_type.shape.dim))
-        for value in (*proto.graph.input, *proto.graph.output)
-        if value.name not in weights
-    ]
-
-
 @observation(version=1, stage="measure", title="Time the ONNX source", needs="onnx")
 def time_onnx_source(
     source: Artifact, *, file: str, inputs: Tensors, renamed: dict[str, str], seconds: float
 ) -> Timing:
     """Time the file as it came, in ONNX Runtime with its optimizations. `renamed`: wire name to the file's own."""
-    session = kept_session(_readable(source, file), key=source.digest)
     case = {renamed.get(name, name): array for name, array in next(iter(inputs)).items()}
+    session = kept_session(_readable(source, file), key=source.digest, case=case)
     return time_calls(lambda: session.run(None, case), seconds)

@@ -22,8 +22,8 @@ def time_onnxruntime(model: Model, *, inputs: Tensors, seconds: float, session: 
 
     The same model may be timed in several sessions, which are numbered.
     """
-    kept = kept_session(model.path, key=f"{model.files.digest} {session}")
     case = next(iter(inputs))
+    kept = kept_session(model.path, key=f"{model.files.digest} {session}", case=case)
     return time_calls(lambda: kept.run(None, case), seconds)
 
 
