@@ -16,7 +16,7 @@ from convkit.pipeline.step import ENVIRONMENTS
 from convkit.report.document import Report
 from convkit.report.files import report_files
 from convkit.serving.client import client_files
-from convkit.serving.engine_files import known_names, name_engines
+from convkit.serving.engine_files import DEFAULT, Plans, lay_side_by_side, standing_beside
 from convkit.serving.engine_names import with_names
 from convkit.serving.holding import locked
 from convkit.serving.manifest import results, write_manifest
@@ -33,22 +33,8 @@ from convkit.serving.signature import SIGNATURE, Signer
 from convkit.serving.statement import read_statement
 from convkit.serving.surroundings import surroundings
 from convkit.targets.build_plan import FILE_NAME
-from convkit.targets.engine_records import ENGINES, EVERY_ARCHITECTURE, BuiltEngine, encode_engines, is_whole
+from convkit.targets.engine_records import ENGINES, BuiltEngine, encode_engines, is_whole
 from convkit.targets.here import Here
-from convkit.targets.trt_api import Flavour
-from convkit.targets.trt_build import ENGINE_FILES
-
-_DEFAULT = ENGINE_FILES[Flavour.TENSORRT]
-
-
-class Plans(msgspec.Struct, frozen=True, kw_only=True):
-    """The engines of a version as they are to be published."""
-
-    records: tuple[BuiltEngine, ...]
-    files: dict[str, Path]
-    """By the names in the version's directory."""
-    names: dict[str, str]
-    """By compute capability, of the whole model; empty: every GPU loads the default."""
 
 
 def publish_engine(run: Runner, task: Task, here: Here, made: Finished | None, signer: Signer | None) -> Report:
@@ -99,29 +85,25 @@ def _standing_report(task: Task) -> Report:
 def _plans(task: Task, here: Here, made: Finished | None) -> Plans:
     """Put the new engine beside those of other kinds of GPU, each under its name."""
     folder, standing = task.base()
-    everywhere = task.plan.options.hardware_compatibility == EVERY_ARCHITECTURE
-    found = [(each, folder / each.file) for each in standing if folder is not None and is_whole(folder, each)]
-    if made is not None:
-        others = [] if everywhere else [(e, p) for e, p in found if _capability(e) != here.gpu.compute_capability]
-        found = [*others, (_engine_of(task, here, made), made.engine.files.file())]
-    names = {} if everywhere else name_engines(known_names(task.model), [_capability(e) for e, _ in found], _DEFAULT)
-    named = [(msgspec.structs.replace(e, file=names.get(_capability(e), _DEFAULT)), path) for e, path in found]
-    return Plans(records=tuple(each for each, _ in named), files={each.file: path for each, path in named}, names=names)
+    if made is None:
+        found = [(each, folder / each.file) for each in standing if folder is not None and is_whole(folder, each)]
+        return lay_side_by_side(task.model, found, task.plan.options)
+    others = (
+        standing_beside(folder, standing, here.gpu.compute_capability, task.plan.options) if folder is not None else []
+    )
+    new = (_engine_of(task, here, made), made.engine.files.file())
+    return lay_side_by_side(task.model, [*others, new], task.plan.options)
 
 
 def _engine_of(task: Task, here: Here, made: Finished) -> BuiltEngine:
     return BuiltEngine(
-        file=_DEFAULT,
+        file=DEFAULT,
         digest=digest_file(made.engine.files.file()),
         gpu=here.gpu,
         tensorrt=here.tensorrt,
         built_from=task.digest,
         refitted=made.refitted,
     )
-
-
-def _capability(engine: BuiltEngine) -> str:
-    return engine.gpu.compute_capability
 
 
 def _publication(task: Task, plans: Plans) -> Publication:

@@ -287,9 +287,9 @@ def _publish(
         profiles=compiled.profiles,
     )
     pending = compiled.engine == "deferred"
-    files = dict(compiled.files)
+    files, joins = dict(compiled.files), None
     if triton.config is not None and not pending:
-        files, config = fit_in(repository / name, files, triton.config)
+        files, config, joins = fit_in(repository / name, files, triton.config, version=request.version)
         triton = msgspec.structs.replace(triton, config=config)
     if pending:  # what `convkit build` publishes with the engine: a live model's configuration is not touched now
         files.update({f"{MODEL_FOLDER}/{file}": data for file, data in triton.all().items()})
@@ -320,7 +320,7 @@ def _publish(
             report = dossier.report(run, status=Status.UNCHANGED, version=unchanged.version, report_path=path)
             _write_where_asked(report, request)
             return report
-        number = unchanged.version if unchanged else request.version or next_version(repository, name)
+        number = unchanged.version if unchanged else joins or request.version or next_version(repository, name)
         records = "" if pending else "convkit/"
         place = repository / name / ("pending" if pending else "") / str(number) / records
         report = dossier.report(run, status=Status.OK, version=number, report_path=str(place / "report.json"))
@@ -335,7 +335,7 @@ def _publish(
                 files={**publication.files, **{records + file: data for file, data in records_of.items()}},
             ),
             version=number,
-            replace=request.replace or unchanged is not None,
+            replace=request.replace or unchanged is not None or joins is not None,
             same_interface=same_interface(repository / name, triton.config),
         )
     _write_where_asked(report, request)

@@ -12,7 +12,7 @@ from convkit.serving.engine_files import fit_in, known_names, name_engines
 from convkit.serving.triton_text import parse
 from convkit.spec.options import Precision
 from convkit.spec.tensor import DType, Interface, TensorSpec
-from convkit.targets.build_plan import BuildPlan
+from convkit.targets.build_plan import BuildPlan, encode_build_plan
 from convkit.targets.cuda_driver import Gpu
 from convkit.targets.engine_records import BuiltEngine, encode_engines, find_standing, read_engines, runs_here
 from convkit.targets.here import Here
@@ -89,13 +89,19 @@ def test_a_record_or_a_configuration_that_points_elsewhere_is_passed_over(tmp_pa
 
 def test_an_engine_that_is_built_at_once_takes_the_name_of_its_kind_of_gpu(tmp_path: Path) -> None:
     config = b'name: "m" backend: "tensorrt" default_model_filename: "model.plan"'
-    files: dict[str, Path | bytes] = {"model.plan": b"new", "convkit/engines.json": encode_engines([engine(H100)])}
+    files: dict[str, Path | bytes] = {
+        "model.plan": b"new",
+        "convkit/build.json": encode_build_plan(plan()),
+        "convkit/engines.json": encode_engines([engine(H100)]),
+    }
 
-    assert fit_in(tmp_path, files, config) == (files, config), "the first of the model"
+    first = fit_in(tmp_path, files, config)
+    assert (first.files, parse(first.config.decode()), first.version) == (files, parse(config.decode()), None)
     (tmp_path / "1" / "convkit").mkdir(parents=True)
     (tmp_path / "1" / "convkit" / "engines.json").write_bytes(encode_engines([engine(L4)]))
-    fitted, written = fit_in(tmp_path, files, config)
+    fitted, written, joins = fit_in(tmp_path, files, config)
 
+    assert joins is None, "that version was built from other files"
     assert fitted["model_sm90.plan"] == b"new"
     assert "model.plan" not in fitted
     assert b'"file": "model_sm90.plan"' in bytes(fitted["convkit/engines.json"])  # type: ignore[arg-type]
