@@ -10,6 +10,7 @@ import msgspec
 from convkit import __version__
 from convkit.budget import within_budget
 from convkit.choosing import choose
+from convkit.custom_ops import published_libraries, warn_of_place
 from convkit.errors import ConvkitError
 from convkit.evaluation import Evaluation, begin_evaluation
 from convkit.fetching import fetched
@@ -112,6 +113,7 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     lock = Lock(Path(order.request.locked)) if order.request.locked else None
     if lock is not None:
         lock.hold_inputs(options=order.declared(), sources=order.sources())
+    run.extend(order.extensions)
     run.expect(order.source.environment, "onnx", *getattr(order.target, "environments", ()))
     request, target = order.request, order.target
     precision = order.precision
@@ -275,6 +277,8 @@ def _publish(
     samples = dossier.exported.samples
     client = run(write_client, name, final.interface, samples=samples) if order.target.backend is not None else None
     dossier.client = Client(script=SCRIPT, curl=client.curl) if client is not None else None
+    libraries = published_libraries(order.extensions)
+    warn_of_place(run, libraries, request.triton.repository)
     triton = triton_files(
         name,
         final.interface,
@@ -285,6 +289,8 @@ def _publish(
         parameters=compiled.parameters,
         accelerator=compiled.accelerator,
         profiles=compiled.profiles,
+        libraries=libraries,
+        repository=repository,
     )
     pending = compiled.engine == "deferred"
     files, joins = dict(compiled.files), None

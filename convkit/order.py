@@ -8,11 +8,13 @@ from typing import Any
 
 import msgspec
 
+from convkit import custom_ops
 from convkit.data.open import Data, open_data
 from convkit.errors import InputError, UsageError
 from convkit.graph.present import wanted_interface
 from convkit.graph.quant_profile import QuantProfile
 from convkit.pipeline.artifact import Artifact, digest_file
+from convkit.pipeline.extensions import Extension
 from convkit.pipeline.runner import Runner
 from convkit.request import Request, target_options
 from convkit.serving.holding import require_usable
@@ -45,6 +47,7 @@ class Order:
         samples: Data | None,
         calibration: Data | None,
         evaluation: Data | None,
+        extensions: tuple[Extension, ...] = (),
     ) -> None:
         self.request = request
         self.precision = request.quantize.precision
@@ -54,6 +57,8 @@ class Order:
         self.source = source
         self.target = target
         self.release = server
+        self.extensions = extensions
+        """The user's operators."""
         self._data = {"samples": samples, "calibration": calibration, "evaluation": evaluation}
         self.samples: Artifact | None = None
         """The user's inputs for checks: --samples, else the calibration data."""
@@ -105,6 +110,7 @@ class Order:
                 **_options(request.export),
                 "model_def": Path(request.export.model_def).name if request.export.model_def else None,
                 "samples": None,
+                "custom_ops": [Path(name).name for name in request.export.custom_ops],
             },
             "simplify": _options(request.simplify),
             "quantize": {**_options(request.quantize), "data": None},
@@ -119,6 +125,7 @@ class Order:
         digests = _digests("", self.source.files)
         if self.found.config:
             digests["config.txt"] = digest_file(Path(self.found.config))
+        digests |= custom_ops.digests(self.extensions)
         for name, data in self._data.items():
             if data is not None and (name != "evaluation" or self.request.accuracy.max_drop is not None):
                 digests |= _digests(f"{name}/", data.files) if data.is_plain else {name: data.digest}
@@ -177,6 +184,8 @@ def prepare(request: Request) -> Order:
     samples = _samples(request) if request.export.samples else calibration
     command = f"convkit convert {shlex.quote(request.model)}"
     source = open_source(found, metadata, request.export, request.trust, command)
+    extensions = custom_ops.find_extensions(request.export.custom_ops)
+    custom_ops.refuse_useless(extensions, environment=source.environment, target=request.to, backend=target.backend)
     require_extra("onnx")
     target.require(request.engine)
     require_usable(Path(request.output), "--output")
@@ -192,6 +201,7 @@ def prepare(request: Request) -> Order:
         samples=samples,
         calibration=calibration,
         evaluation=_evaluation(request),
+        extensions=extensions,
     )
 
 

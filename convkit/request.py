@@ -62,6 +62,7 @@ OPTIONS: dict[str, str] = {
     "export.tensor_names": "--tensor-names",
     "export.max_batch_size": "--max-batch-size",
     "export.samples": "--samples",
+    "export.custom_ops": "--custom-ops",
     "quantize.precision": "--quantize",
     "quantize.data": "--calibration-data",
     "quantize.method": "--calibration-method",
@@ -94,12 +95,13 @@ PATHS = (
     "sign",
     "export.model_def",
     "export.samples",
+    "export.custom_ops",
     "quantize.data",
     "preprocess.function",
     "accuracy.data",
     "accuracy.metric",
 )
-"""The keys that hold paths: in a recipe they are seen from where it lies."""
+"""The keys that hold paths, or a list of them: in a recipe they are seen from where it lies."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _CODE = re.compile(r"(?!.*\.py:)[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*")
@@ -199,9 +201,9 @@ def request_from(layers: Sequence[Layer], arguments: Table, *, environment: Mapp
         )
     request = decode(_type_for(layers), layers, option_for=OPTIONS.get)
     for key in PATHS:
-        value = attrgetter(key)(request) or ""
-        if is_path(key, value):
-            refuse_impossible_path(value, where=OPTIONS.get(key, key))
+        for value in texts_of(attrgetter(key)(request)):
+            if is_path(key, value):
+                refuse_impossible_path(value, where=OPTIONS.get(key, key))
     for key, check in _checks(request).items():
         with explaining(key, layers, option_for=OPTIONS.get):
             check()
@@ -288,10 +290,17 @@ def relative_to(folder: Path, table: Table) -> Table:
         name, _, key = dotted.rpartition(".")
         inner = moved.get(name) if name else moved
         value = inner.get(key) if isinstance(inner, dict) else None
-        if isinstance(value, str) and is_path(dotted, value):
-            change = {key: str(folder / value)}
+        if texts := texts_of(value):
+            there = [str(folder / text) if is_path(dotted, text) else text for text in texts]
+            change = {key: there[0] if isinstance(value, str) else there}
             moved = merge(moved, {name: change} if name else change)
     return moved
+
+
+def texts_of(value: object) -> list[str]:
+    """Return the texts that a key of `PATHS` holds: one, several, or none."""
+    texts = value if isinstance(value, list | tuple) else [value]
+    return [text for text in texts if isinstance(text, str)] if all(isinstance(t, str) for t in texts) else []
 
 
 def is_path(dotted: str, value: str) -> bool:

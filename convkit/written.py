@@ -13,7 +13,7 @@ import msgspec
 
 from convkit.errors import UsageError
 from convkit.pipeline.cache import write_atomically
-from convkit.request import PATHS, Request, is_path
+from convkit.request import PATHS, Request, is_path, texts_of
 from convkit.spec.meanings import meanings
 from convkit.spec.wording import printable
 
@@ -78,8 +78,11 @@ def _keys(
                 said[key].replace("``", "`"), _LONGEST, initial_indent="# ", subsequent_indent="# "
             )
         dotted = f"{name}.{key}".removeprefix(".")
-        if dotted in PATHS and isinstance(value, str) and is_path(dotted, value) and not Path(value).is_absolute():
-            value = os.path.relpath(value, folder)
+        if dotted in PATHS and (texts := texts_of(value)):
+            there = [
+                os.path.relpath(t, folder) if is_path(dotted, t) and not Path(t).is_absolute() else t for t in texts
+            ]
+            value = there[0] if isinstance(value, str) else there
         yield f"{_key(key)} = {toml(value)}"
 
 

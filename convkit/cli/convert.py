@@ -45,6 +45,10 @@ def command(
     samples: Annotated[
         str | None, typer.Option(metavar="DATA", help="Inputs for checks and warm-up; data as for calibration.")
     ] = None,
+    custom_ops: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LIB.so|FILE.py", help="Operators of your own, for ONNX Runtime or PyTorch; repeatable."),
+    ] = None,
     tensor_names: Annotated[TensorNames | None, typer.Option(help="Which of config.txt's names clients use.")] = None,
     quantize: Annotated[Precision | None, typer.Option(help="Precision to write.")] = None,
     calibration_data: Annotated[
@@ -140,6 +144,7 @@ def command(
         "export.tensor_names": tensor_names and tensor_names.value,
         "export.max_batch_size": max_batch_size,
         "export.samples": samples,
+        "export.custom_ops": custom_ops or None,
         "quantize.precision": quantize and quantize.value,
         "quantize.data": calibration_data,
         "quantize.method": calibration_method and calibration_method.value,

@@ -13,6 +13,7 @@ import msgspec
 
 from convkit.errors import StepError
 from convkit.graph.census import Census, take_census
+from convkit.graph.custom_ops import foreign_operators
 from convkit.graph.model import EXTERNAL_ABOVE, Model, load_model, save_model, weight_bytes
 from convkit.graph.names import name_nodes, strip_origins, subgraphs, undefined
 from convkit.pipeline import events
@@ -71,6 +72,8 @@ def _reason_to_leave_it(proto: onnx.ModelProto) -> str | None:
         return "they lose sparse weights"
     if any(node.op_type in _RANDOM for graph in subgraphs(proto.graph) for node in graph.node):
         return "they take two random numbers for the same"
+    if foreign := foreign_operators(proto):
+        return f"they do not know {', '.join(foreign[:3])}"
     return None if something_to_simplify(proto) else _NOTHING
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from convkit.pipeline.events import Event
+from convkit.pipeline.extensions import Extension
 
 
 class WarmUp(msgspec.Struct, frozen=True, kw_only=True, tag_field="is", tag="warm-up"):
@@ -25,6 +26,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, tag_field="is", tag="call"
     scratch: str
     run_seconds: float | None = None
     """How long one run of a model may take; see `convkit.pipeline.patience`."""
+    extensions: tuple[Extension, ...] = ()
+    """What the worker loads beside its libraries."""
 
 
 class Returned(msgspec.Struct, frozen=True, kw_only=True, tag_field="is", tag="returned"):

@@ -15,6 +15,7 @@ from convkit.errors import ConvkitError, InputError
 from convkit.pipeline.artifact import digest_bytes
 from convkit.pipeline.cache import Cache, Entry, artifacts_in, without_paths
 from convkit.pipeline.events import Event, Observer, StepFinished, StepProgress, StepStarted, Warned
+from convkit.pipeline.extensions import Extension
 from convkit.pipeline.identity import code_digest, library_versions, machine_digest, others_code_digest
 from convkit.pipeline.isolation import OF_THIS_MACHINE
 from convkit.pipeline.kept import kept_folder
@@ -27,6 +28,9 @@ from convkit.spec.options import LimitOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_EXTENSIONS = "(extensions)"
+"""Stands for them among a step's arguments in its key; no argument has such a name."""
 
 
 class StageRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +79,7 @@ class Runner:
         self._dry = dry
         self._limits = limits
         self._expected: tuple[str, ...] = ()
+        self._extensions: tuple[Extension, ...] = ()
         self._workers: dict[str, Worker] = {}
         self._scratch: Path | None = None
         self._lock: int | None = None
@@ -102,10 +107,14 @@ class Runner:
         """Start these workers together as soon as the first step has to run, so that their imports overlap."""
         self._expected = environments
 
+    def extend(self, extensions: Sequence[Extension]) -> None:
+        """Let every worker load these beside its libraries; they enter the keys of all steps from here on."""
+        self._extensions = tuple(extensions)
+
     def __call__(self, step: Step[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Return the step's result: the remembered one, else by running it."""
         arguments = {name: msgspec.to_builtins(value) for name, value in step.bind(*args, **kwargs).items()}
-        key = _key(step, arguments)
+        key = self._key(step, arguments)
         self.libraries.update(_libraries(step))
         with self.account(step.stage, step.title) as account:
             entry = self.cache.load(key)
@@ -141,7 +150,7 @@ class Runner:
         Returns, for each contender, its results in order. The whole is one observation.
         """
         stage = contenders[0].step.stage
-        keys = [_key(contender.step, contender.arguments) for contender in contenders]
+        keys = [self._key(contender.step, contender.arguments) for contender in contenders]
         key = digest_bytes(msgspec.json.encode(["alternate", keys, rounds, most])).removeprefix("sha256:")
         with self.account(stage, title) as account:
             entry = None if fresh else self.cache.load(key)
@@ -209,8 +218,9 @@ class Runner:
         for environment in self._expected:
             self._worker(environment)
         worker = self._worker(step.needs)
-        returned = worker.call(step, arguments, self._scratch_folder(), note, self._watch(step))
-        for artifact in artifacts_in(arguments):
+        scratch, watch = self._scratch_folder(), self._watch(step)
+        returned = worker.call(step, arguments, scratch, note, watch, self._extensions)
+        for artifact in artifacts_in([arguments, msgspec.to_builtins(self._extensions)]):
             if self.cache.has_changed(artifact):
                 raise InputError(
                     f"{artifact['path']} has changed while it was read ({', '.join(artifact['files'][:3])})",
@@ -223,6 +233,11 @@ class Runner:
             warnings=tuple(warnings),
             seconds=returned.seconds,
             peak_bytes=returned.peak_bytes,
+        )
+
+    def _key(self, step: Step[..., Any], arguments: dict[str, Any]) -> str:
+        return _key(
+            step, {**arguments, _EXTENSIONS: msgspec.to_builtins(self._extensions)} if self._extensions else arguments
         )
 
     def _worker(self, environment: str) -> Worker:

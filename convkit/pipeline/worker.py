@@ -31,6 +31,7 @@ from convkit.pipeline.artifact import use_scratch
 from convkit.pipeline.cache import space_in
 from convkit.pipeline.channel import Call, Happened, Raised, Reply, Request, Returned, WarmUp, receive, send
 from convkit.pipeline.events import Observer
+from convkit.pipeline.extensions import Extension, use_extensions
 from convkit.pipeline.home import home_variables
 from convkit.pipeline.isolation import isolate
 from convkit.pipeline.kept import handed_on
@@ -115,7 +116,13 @@ class Worker:
         return self._process.pid
 
     def call(
-        self, step: Step[..., Any], arguments: dict[str, Any], scratch: Path, observer: Observer, watch: Watch
+        self,
+        step: Step[..., Any],
+        arguments: dict[str, Any],
+        scratch: Path,
+        observer: Observer,
+        watch: Watch,
+        extensions: tuple[Extension, ...] = (),
     ) -> Returned:
         """Run a step and wait for its result.
 
@@ -124,7 +131,13 @@ class Worker:
                 what `watch` complained of, and the worker is no more.
         """
         self._send(
-            Call(step=step.name, arguments=arguments, scratch=str(scratch), run_seconds=watch.limits.run_seconds)
+            Call(
+                step=step.name,
+                arguments=arguments,
+                scratch=str(scratch),
+                run_seconds=watch.limits.run_seconds,
+                extensions=extensions,
+            )
         )
         try:
             return self._answer(step, observer, watch)
@@ -260,6 +273,7 @@ def serve(channel: socket.socket) -> None:
 
 def _run(call: Call) -> Reply:
     use_scratch(Path(call.scratch))
+    use_extensions(call.extensions)
     patience.allow(call.run_seconds)
     _peak.reset()
     try:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from convkit.errors import StepError
+from convkit.graph.custom_ops import register_libraries
 from convkit.graph.model import MODEL_FILE, Model, load_model
 from convkit.graph.session import one_onnxruntime_run
 from convkit.pipeline.artifact import new_folder
@@ -142,6 +143,7 @@ def _open(model: Model, observed: Observed, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
+    register_libraries(options)
     # Threads that wait for work would take it from those that count: a third of the processor time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED

@@ -10,10 +10,10 @@ from convkit.errors import InputError
 from convkit.serving.check_files import Version
 from convkit.serving.in_place import STAGING
 from convkit.serving.layout import STRANGER, STRANGER_HINT, is_model, numbered, strangers
-from convkit.serving.publish import CONFIG, CONFIGS, PENDING, WARMUP
+from convkit.serving.publish import CONFIG, CONFIGS, CUSTOM_OPS, PENDING, WARMUP
 from convkit.serving.remark import Remark, Severity, place_in
 
-_KNOWN_FOLDERS = (PENDING, CONFIGS, WARMUP, "initial_state")
+_KNOWN_FOLDERS = (PENDING, CONFIGS, WARMUP, CUSTOM_OPS, "initial_state")
 _NO_REPOSITORY = "name a model repository, or one model in it: a model's folder holds config.pbtxt or numbered versions"
 
 

@@ -25,6 +25,8 @@ from convkit.serving.records import SUMS, write_sums
 
 CONFIGS = "configs"
 WARMUP = "warmup"
+CUSTOM_OPS = "custom_ops"
+"""Below a model's folder: libraries of operators that its configuration names."""
 PENDING = "pending"
 MODEL_FOLDER = "model"
 """Below a pending version: the files that go into the model's own folder with it."""

@@ -72,6 +72,9 @@ class ServingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """ONNX Runtime: operators run at the same time; None: one at a time."""
     graph_optimization: Literal["none", "basic", "extended", "all"] = "all"
     """ONNX Runtime: how far it rewrites the graph as it loads it."""
+    repository: str | None = None
+    """Where the server sees the repository, such as ``/models``: libraries of custom operators are named by their whole
+    path. By default where it is published."""
     warmup: bool = True
     """Whether the server runs real samples through a version before it calls it ready."""
 
@@ -109,6 +112,7 @@ def model_config(
     accelerator: Accelerator | None = None,
     profiles: Sequence[Profile] = (),
     shape_tensors: Collection[str] = (),
+    libraries: Sequence[str] = (),
 ) -> ModelConfig:
     """Say in Triton's words how a model is served; only fields that Triton 24.10 knows are set.
 
@@ -123,6 +127,7 @@ def model_config(
         accelerator: what the backend is to hand the graph to.
         profiles: the shapes that a TensorRT plan is built for.
         shape_tensors: those of its inputs and outputs whose values are shapes.
+        libraries: whole paths of the libraries that bring operators.
         warmups: requests to make before a version is ready; left out where `options.warmup` is off.
 
     Raises:
@@ -152,6 +157,8 @@ def model_config(
         _set_accelerator(config, accelerator)
     if backend == TENSORRT:
         describe_plan(config, interface, profiles, cuda_graphs=options.cuda_graphs, shape_tensors=shape_tensors)
+    if libraries:
+        config.model_operations.op_library_filename.extend(libraries)
     for warmup in warmups if options.warmup else ():
         _add_warmup(config, warmup)
     return _sound(config)

@@ -74,10 +74,13 @@ def triton_files(
     parameters: Mapping[str, str] = MappingProxyType({}),
     accelerator: Accelerator | None = None,
     profiles: Sequence[Profile] = (),
+    libraries: Mapping[str, bytes] = MappingProxyType({}),
+    repository: Path = Path(),
 ) -> TritonFiles:
     """Write config.pbtxt, the warm-up's data, and configs/cpu.pbtxt where the main configuration wants a GPU.
 
-    There is none of a model in bf16, for which ONNX Runtime has no kernels on a CPU.
+    There is none of a model in bf16, for which ONNX Runtime has no kernels on a CPU. `libraries` are those that bring
+    operators, by their names in the model's folder, which lies in `repository`.
     """
     if target.backend is None:
         return TritonFiles(config=None, beside={})
@@ -92,13 +95,20 @@ def triton_files(
         parameters=parameters,
         accelerator=accelerator,
         profiles=profiles,
+        libraries=[str(_place(options, repository) / name / library) for library in libraries],
     )
     beside = {f"{WARMUP}/{file}": warmup.files.file(file).read_bytes() for file in warmup.files.files} if warmup else {}
+    beside |= libraries
     if wants_gpu(config) and precision is not Precision.BF16:
         as_written = precision is Precision.FP8
         on_cpu = cpu_config(config, options=options, as_written=as_written)
         beside[f"{CONFIGS}/cpu.pbtxt"] = render(on_cpu).encode()
     return TritonFiles(config=render(config).encode(), beside=beside)
+
+
+def _place(options: ServingOptions, repository: Path) -> Path:
+    """Return where the server sees the repository: it hands a library's path to the loader as it stands there."""
+    return Path(options.repository) if options.repository is not None else repository.resolve()
 
 
 def _warmups(warmup: WarmupData | None, interface: Interface, accelerator: Accelerator | None) -> list[Warmup]:

@@ -16,6 +16,7 @@ from convkit.pipeline import events
 from convkit.sources.torch_blame import blame, fixed_sizes
 from convkit.sources.torch_call import Call, leaves, tensor_of
 from convkit.sources.torch_decisions import decided_by_data
+from convkit.sources.torch_operators import translations
 from convkit.spec.tensor import Interface
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ PROGRAM = "torch.onnx.export, from the exported program"
 TORCHSCRIPT = "torch.onnx.export, the older exporter, as TorchScript"
 _TRACE_BATCH = 2  # torch.export specializes on 0 and 1
 _FIXES_A_DIMENSION = ("specialized", "Constraints violated", "inferred a static shape")
+_UNTRANSLATED = "No ONNX function found for"
 _ADVICE = re.compile(r"(For more information, run with|Caused by: \(_|The following call raised)")
 
 
@@ -111,6 +113,8 @@ def failing(module: torch.nn.Module) -> Iterator[None]:
 
 def _failure(reason: str, error: BaseException) -> StepError:
     hint = "torch.export must be able to follow forward(): the log names the module and line"
+    if _says(error, (_UNTRANSLATED,)):
+        hint = "say how to write the operator as ONNX: --custom-ops FILE.py with a table ONNX_TRANSLATIONS"
     if _says(error, _FIXES_A_DIMENSION):
         hint = (
             "the model fixes a dimension that config.txt leaves free: write its number there instead of -1, and "
@@ -147,7 +151,14 @@ def export_program(program: Any, arguments: tuple[Any, ...], *, opset: int, **mo
     import torch
 
     made = torch.onnx.export(
-        program, arguments, dynamo=True, opset_version=opset, external_data=False, verbose=False, **more
+        program,
+        arguments,
+        dynamo=True,
+        opset_version=opset,
+        external_data=False,
+        verbose=False,
+        custom_translation_table=translations() or None,
+        **more,
     )
     if made is None:
         raise StepError("torch.onnx.export returned nothing", hint="see the log", code="export.failed")

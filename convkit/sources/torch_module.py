@@ -21,6 +21,7 @@ from convkit.errors import ConvkitError, InputError, StepError
 from convkit.pipeline.artifact import Artifact
 from convkit.pipeline.isolation import warn_of_reach
 from convkit.sources.checkpoint import CheckpointKind, read_checkpoint
+from convkit.sources.torch_operators import import_operators
 from convkit.sources.torch_state import chosen_module, weights_for
 from convkit.sources.user_code import MODEL_DEF, UserFunction, attribute, import_file, load_function, place_of
 
@@ -69,6 +70,7 @@ def load_module(source: TorchSource) -> torch.nn.Module:
     import torch
 
     if source.digest not in _loaded:
+        import_operators()
         if source.trusted:
             warn_of_reach()
         with _as_the_author_runs_it(source) if source.trusted else contextlib.nullcontext():
@@ -92,6 +94,7 @@ def load_program(source: TorchSource) -> Any:
     import torch
 
     if source.digest not in _loaded:
+        import_operators()
         path = source.files.file(source.checkpoint)
         if source.trusted:
             warn_of_reach()

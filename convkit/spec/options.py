@@ -103,6 +103,9 @@ class ExportOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Triton's max_batch_size; by default config.txt's batch_size, else 8 for a dynamic batch and 0 for a fixed one."""
     samples: str | None = None
     """A ``.npz`` file of inputs for checks, measurements and warm-up."""
+    custom_ops: tuple[str, ...] = ()
+    """Operators of your own: libraries that ONNX Runtime loads, here and in the repository, and Python files that
+    register PyTorch operators and say how they are written as ONNX."""
 
 
 class Simplifier(Enum):
