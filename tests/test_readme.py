@@ -168,11 +168,14 @@ def test_every_python_command_in_the_documents_names_a_module_that_is_there() ->
         assert importlib.util.find_spec(named[1]), each.line
 
 
-def test_the_config_txt_in_the_readme_is_one() -> None:
-    (shown,) = blocks(README.read_text(encoding="utf-8"), "json")
+def test_every_config_txt_in_the_documents_is_one() -> None:
+    shown = {document: blocks(document.read_text(encoding="utf-8"), "json") for document in DOCUMENTS}
 
+    (of_the_readme,) = shown[README]
     sample = (ROOT / "sample_models" / "digits_cnn" / "config.txt").read_text()
-    assert parse_metadata(shown) == parse_metadata(sample)
+    assert parse_metadata(of_the_readme) == parse_metadata(sample)
+    for text in [text for texts in shown.values() for text in texts if '"batch_size"' in text]:
+        assert parse_metadata(text).inputs
 
 
 def test_the_recipes_in_the_documents_are_read(tmp_path: Path) -> None:
