@@ -47,7 +47,7 @@ VARIABLES = {
     "CONVKIT_TARGET": "`--to`",
     "CONVKIT_TRUST": "`1` is `--trust`",
     "CONVKIT_TRITONSERVER": "the server to start, where it is not the `tritonserver` on `PATH` ([check.md](check.md))",
-    "CONVKIT_ISOLATION": "`off`: workers may write and connect as their user may ([cache.md](cache.md#workers))",
+    "CONVKIT_ISOLATION": "`off`: workers may write and connect as their user may ([limits.md](limits.md))",
     "SOURCE_MODEL_PATH": "dl_inference's form, with `TARGET_MODEL_PATH`, `MODEL_NAME` and `MODEL_TYPE` "
     "([dl_inference.md](dl_inference.md))",
 }
