@@ -96,7 +96,8 @@ class Inspector:
             self.interface = _interface_of(described, request)
         if self.interface is not None:
             told = with_interface(told, self.interface)
-        if not (told.inputs or told.signatures or told.stored or told.arguments) and self.first_error is not None:
+        told_anything = told.inputs or told.signatures or told.stored or told.arguments or told.untrusted
+        if not told_anything and self.first_error is not None:
             raise self.first_error
         return told
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import msgspec
 
+from convkit.measure.conditions import read_moment
+from convkit.pipeline import events
 from convkit.pipeline.allowance import cores
 from convkit.pipeline.step import observation
 
@@ -39,7 +42,13 @@ class Peaks(msgspec.Struct, frozen=True, kw_only=True):
 
 @observation(version=1, stage="measure", title="Measure this machine's roofline", needs="onnx")
 def machine_peaks() -> Peaks:
-    """Measure both for about half a second, and take the best round of each."""
+    """Measure both for about half a second, and take the best round of each; warn where others were at work."""
+    load = read_moment(Path("/")).load
+    if load is not None and load > cores():
+        events.warn(
+            "measure.busy",
+            f"this machine's roofline was measured while {load:.0f} processes ran on {cores()} cores: it reaches more",
+        )
     return Peaks(flops=_flops(), bytes_per_s=_bandwidth(cores()), threads=cores())
 
 

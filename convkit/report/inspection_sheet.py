@@ -63,7 +63,11 @@ def _model(told: Inspection) -> Table:
     version = None
     if published is not None and published.version is not None:
         version = f"{published.version}{', its engine still to be built' if published.pending else ''}"
-    made = " ".join(filter(None, (published.target, published.precision))) if published is not None else None
+    made = None
+    if published is not None and published.target is not None:
+        made = (
+            published.target if published.precision in (None, "none") else f"{published.target} {published.precision}"
+        )
     stored = told.stored if told.parameters is None else None
     return facts(
         ("kind", ", ".join(filter(None, (told.kind, told.framework)))),
