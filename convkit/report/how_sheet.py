@@ -10,7 +10,7 @@ from pathlib import PurePath
 import msgspec
 
 from convkit.report.document import Report, Status
-from convkit.report.operator_sheet import seen
+from convkit.report.operator_sheet import PROFILED, seen
 from convkit.report.section import Section, facts
 
 _NOTES = {
@@ -58,12 +58,12 @@ def how_sections(report: Report) -> Iterator[Section]:
             ("size", _NOTES["before-after"] if report.subjects else None),
             ("numbers", _NUMBERS if report.checks else None),
             ("accuracy", _accuracy(report)),
-            ("operators' time", "; ".join(map(seen, report.profiles)) or None),
+            ("operators' time", _profiled(report)),
             ("steps", _NOTES["steps"] if report.stages else None),
         ),
     )
     if report.rerun:
-        yield Section(key="again", title="Again", lines=("This measures again:",), command=report.rerun)
+        yield Section(key="again", title="To measure it again", lines=("This measures again:",), command=report.rerun)
     if report.report and report.status is not Status.FAILED:
         place = shlex.quote(str(_published(PurePath(report.report))))
         yield Section(
@@ -84,7 +84,7 @@ def _note(key: str, report: Report) -> str:
     if kind == "numbers":
         return _NUMBERS
     if kind == "time" and re.fullmatch(r"\d+", number):
-        return f"{seen(report.profiles[int(number)])}."
+        return f"{seen(report.profiles[int(number)])}. {PROFILED}"
     match key:
         case "speed":
             return _SPEED
@@ -94,6 +94,12 @@ def _note(key: str, report: Report) -> str:
             return f"{_NOTES[key]} {_LATENCY}"
         case _:
             return _NOTES.get(key, "")
+
+
+def _profiled(report: Report) -> str | None:
+    if not report.profiles:
+        return None
+    return "; ".join(map(seen, report.profiles)) + f". {PROFILED}"
 
 
 def _accuracy(report: Report) -> str | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,7 +24,8 @@ class _Page(NamedTuple):
     """One report on the page."""
 
     sheet: Sheet
-    drawings: tuple[Bars, ...]
+    drawings: Mapping[str, Sequence[Bars]]
+    """By the key of the section that they belong to; those under the empty key stand above all."""
     scatter: Scatter | None
     prefix: str
     """Stands before the ids of its sections, which are unique on the page."""
@@ -44,7 +47,7 @@ def to_html(*reports: Report) -> str:
     pages = [
         _Page(
             sheet=sheet(report),
-            drawings=bars(report),
+            drawings=_by_section(bars(report)),
             scatter=scatter(report),
             prefix=f"{number}-" if number else "",
         )
@@ -52,6 +55,13 @@ def to_html(*reports: Report) -> str:
     ]
     title = pages[0].sheet.title if len(pages) == 1 else f"{len(pages)} models"
     return environment.get_template("report.html.j2").render(pages=pages, title=title)
+
+
+def _by_section(groups: Sequence[Bars]) -> dict[str, list[Bars]]:
+    found: dict[str, list[Bars]] = defaultdict(list)
+    for group in groups:
+        found[group.section].append(group)
+    return found
 
 
 def _breakable(text: str) -> Markup:

@@ -9,6 +9,7 @@ from convkit.report import units
 from convkit.report.document import Profile, Report
 from convkit.report.section import Section, Table
 
+PROFILED = "Each ran alone, after everything was timed. A profiler slows what it watches: shares tell more than times."
 _LONGEST = 48
 _LEAST_SHARE = 0.005
 
@@ -28,18 +29,16 @@ def operator_sections(report: Report) -> Iterator[Section]:
                     for each in times.slowest
                 ),
                 align="llrr",
+                shares=tuple(times.share(each.ms) for each in times.slowest),
             ),
-            detail=True,
+            detail=number + 1 < len(report.profiles),
         )
 
 
 def seen(profile: Profile) -> str:
     """Say how a profile came about."""
     times = profile.times
-    return (
-        f"{profile.label}: the mean of {times.calls} call{'s' * (times.calls != 1)} under {times.seen_by}, in a run of "
-        "its own after everything was timed; a profiler slows what it watches, so that shares tell more than times"
-    )
+    return f"{profile.label}: the mean of {times.calls} call{'s' * (times.calls != 1)} under {times.seen_by}"
 
 
 def percent(share: float) -> str:

@@ -19,6 +19,8 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[tuple[str, ...], ...]
     align: str
     """A letter for each column: l for words, which start at the left and may be broken; r for figures."""
+    shares: tuple[float, ...] = ()
+    """What each row is of a whole, 0 to 1, where that is worth a bar; the first column has it."""
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):

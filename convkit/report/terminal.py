@@ -23,7 +23,7 @@ _TONES: dict[Tone, str] = {"bad": _BAD, "good": _GOOD, "": ""}
 _WORD = re.compile(r"""(?:[^\s'"\\]|'[^']*'|"(?:[^"\\]|\\.)*"|\\.)+""")
 
 
-_ONLY_IN_DETAIL = frozenset({"how", "again", "holds", "calibration"})
+_ONLY_IN_DETAIL = frozenset({"how", "again", "holds", "calibration", "time"})
 _ROWS_IN_DETAIL = frozenset(
     {"parameters", "weights", "p50, 95% from", "p50, 95% to", "latency mean", "batch", "calls", "rounds"}
 )
@@ -82,7 +82,7 @@ def _parts(report: Report, *, details: bool) -> Iterator[Section | RenderableTyp
     for section in laid_out.sections:
         if details:
             yield section
-        elif not section.detail and section.key not in _ONLY_IN_DETAIL:
+        elif not section.detail and section.key.partition("-")[0] not in _ONLY_IN_DETAIL:
             yield _brief(section)
 
 

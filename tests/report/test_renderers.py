@@ -181,13 +181,29 @@ def test_the_page_needs_nothing_else_and_closes_what_it_opens() -> None:
 
 def test_the_bars_stand_in_proportion_and_carry_their_interval() -> None:
     written = render(faster_report(), Format.HTML)
-    widths = {
-        role: float(width) for role, width in re.findall(r'class="fill (\w+)" style="width: ([\d.]+)%', written)[:3]
-    }
+    widths = {role: float(width) for role, width in re.findall(r'class="fill (\w+)" width="([\d.]+)"', written)[:3]}
 
     assert widths["final"] / widths["source"] == pytest.approx(11.9 / 46.2, rel=1e-3)
     assert widths["source"] == pytest.approx(100 / 1.02, rel=1e-3)
     assert written.count('class="interval"') == 3
+
+
+def test_the_page_draws_each_outputs_closeness_and_what_the_steps_cost() -> None:
+    titles = re.findall(r"<figcaption><h[23]>([^<]+)", render(faster_report(), Format.HTML))
+
+    assert titles[:3] == ["Latency p50, with its 95% interval", "File size", "Operators"]
+    assert titles.count("Signal over noise of each output") == 2
+    assert titles[-2:] == ["Time of the longest steps", "Peak memory of the largest steps"]
+
+
+def test_every_table_of_figures_says_how_they_came_about_and_leads_to_the_command() -> None:
+    page = render(faster_report(), Format.HTML)
+
+    for key in ("before-after", "speed", "numbers-0", "numbers-1", "steps", "operators"):
+        section = page[page.index(f'id="{key}"') :].partition("</section>")[0]
+        assert 'class="note"' in section
+        assert 'href="#again"' in section
+    assert 'id="again"' in page
 
 
 def everywhere(value: Any, text: str) -> Any:
