@@ -16,8 +16,6 @@ from collections.abc import Iterator
 
 import msgspec
 
-from convkit.sources.open import EXTRAS
-
 _REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[([^\]]*)\])?\s*\(?([^;)]*)\)?\s*(?:;\s*(.*))?")
 _CLAUSE = re.compile(r"\s*(===|==|~=|!=|<=|>=|<|>)\s*([^\s,]+)\s*")
 _MARKER = re.compile(r"\(|\)|'[^']*'|\"[^\"]*\"|[A-Za-z_.]+|===|==|~=|!=|<=|>=|<|>")
@@ -92,6 +90,8 @@ def wanted_by_extra(extra: str) -> tuple[Requirement, ...]:
         else:
             found[requirement.name] = requirement
     if not found and not requirements_of("convkit"):  # its source lies here without being installed
+        from convkit.sources.open import EXTRAS
+
         found = {module: Requirement(name=module) for module in EXTRAS.get(extra, ())}
     return tuple(found.values())
 
