@@ -4,9 +4,9 @@
 
 FOLDER holds model.py with `load_model()` and config.txt. Steps: load, reference outputs, `torch.onnx.export`, onnxsim
 and onnxslim (a result is kept where it has fewer nodes), write model.onnx, compare with torch in ONNX Runtime at two
-sizes of every dynamic dimension, write config.pbtxt, time torch and ONNX Runtime in alternation. Exit status 1 when
-the numbers differ. Prints one JSON object: seconds and the peak resident memory so far of each phase, the nodes before
-and after, the largest difference, latencies.
+sizes of every dynamic dimension, write config.pbtxt, time torch, ONNX Runtime, and ONNX Runtime once more in
+alternation. Exit status 1 when the numbers differ. Prints one JSON object: seconds and the peak resident memory so far
+of each phase, the nodes before and after, the largest difference, latencies.
 """
 
 from __future__ import annotations
@@ -153,25 +153,44 @@ def config_pbtxt(name: str, config: dict[str, Any]) -> str:
     return str(text_format.MessageToString(message))
 
 
-def latencies(contenders: dict[str, Callable[[], object]], seconds: float, rounds: int) -> dict[str, dict[str, float]]:
-    """Time the contenders in alternation, `seconds` for each in all, split into `rounds`.
+def latencies(contenders: dict[str, Callable[[], object]], options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Time the contenders in alternation, after one round that does not count, until convkit would end, too.
 
-    The first call of each round warms caches and threads up again after the other contender, and is not counted.
-    Returns the percentiles 50, 90 and 99 in milliseconds, and the number of calls counted.
+    A round gives each `options.seconds`. After `options.rounds` it ends as soon as the last contender's ratio to the
+    one before it and to the first is known to half a percent, or the first ratio is beyond ten; at the latest after
+    `options.most` rounds or `options.budget` seconds. The first call of a round warms caches and threads up again, and
+    is not counted. Returns the percentiles 50, 90 and 99 in milliseconds, and the number of calls counted.
     """
     import numpy as np
 
-    taken: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
+    from convkit.measure.ratio import MIN_ROUNDS, ratio  # the rule, so that both sides measure equally long
+    from convkit.pipeline.stopwatch import Timing
+
+    taken: dict[str, list[Timing]] = {name: [] for name in contenders}
+    first, *_, last, again = contenders
+    began = time.monotonic()
+    for number in range(options.most + 1):
+        rounds = number - 1
+        if rounds >= MIN_ROUNDS and time.monotonic() - began > options.budget:
+            break
+        if rounds >= options.rounds:
+            apart, itself = ratio(taken[first], taken[last]), ratio(taken[last], taken[again])
+            clear = apart.low > 1.1 or apart.high < 1 / 1.1
+            if itself.reach <= 0.005 and (clear or apart.reach <= 0.005):
+                break
         for name, call in contenders.items():
-            call()
-            end = time.perf_counter() + seconds / rounds
-            while (start := time.perf_counter()) < end:
+            calls: list[int] = []
+            end = time.perf_counter_ns() + int(1e9 * options.seconds)
+            while not calls or time.perf_counter_ns() < end:
+                start = time.perf_counter_ns()
                 call()
-                taken[name].append(1000 * (time.perf_counter() - start))
+                calls.append(time.perf_counter_ns() - start)
+            if number:
+                taken[name].append(Timing(latencies_ns=tuple(calls[len(calls) > 1 :])))
+    counted = {name: [each / 1e6 for round_ in done for each in round_.latencies_ns] for name, done in taken.items()}
     return {
         name: {f"p{p}_ms": round(float(np.percentile(times, p)), 3) for p in (50, 90, 99)} | {"calls": len(times)}
-        for name, times in taken.items()
+        for name, times in counted.items()
     }
 
 
@@ -217,11 +236,13 @@ def convert(folder: Path, repository: Path, options: argparse.Namespace) -> dict
         (version.parent / "config.pbtxt").write_text(config_pbtxt(folder.name, config))
     if options.measure != "none":
         with phases("measure"):
+            other = session(version / "model.onnx")
             contenders: dict[str, Callable[[], object]] = {
                 "torch": lambda: run_torch(model, feeds[0]),
                 "onnxruntime": lambda: opened.run(None, feeds[0]),
+                "onnxruntime, again": lambda: other.run(None, feeds[0]),
             }
-            seen["latency"] = latencies(contenders, options.seconds, options.rounds)
+            seen["latency"] = latencies(contenders, options)
     return {"phases": phases.done, **seen}
 
 
@@ -231,8 +252,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True, help="the model repository to write")
     parser.add_argument("--measure", choices=("none", "quick"), default="quick")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of latency measurement per contender (2)")
-    parser.add_argument("--rounds", type=int, default=4, help="that the seconds are split into (4)")
+    parser.add_argument("--seconds", type=float, default=0.08, help="for each contender in a round (0.08)")
+    parser.add_argument("--rounds", type=int, default=10, help="at least so many (10)")
+    parser.add_argument("--most", type=int, default=40, help="at most so many (40)")
+    parser.add_argument("--budget", type=float, default=5.0, help="seconds after which no round begins (5)")
     parser.add_argument("--check", choices=("final", "both"), default="final", help="both: the exported model as well")
     options = parser.parse_args()
     print(json.dumps(convert(options.folder.resolve(), options.output, options), indent=1))

@@ -24,11 +24,17 @@ from typing import Any
 
 import watch
 
+from convkit.measure.latency import PLANS
+from convkit.spec.options import MeasureMode
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 MODELS = ("resnet50", "mobilenetv2", "encoder")
 SIDES = ("bare", "convkit")
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxsim", "onnxslim", "tritonclient", "numpy")
+
+PLAN = PLANS[MeasureMode.QUICK]
+"""How long convkit measures; bare.py has to measure as long."""
 
 Run = dict[str, Any]
 
@@ -37,8 +43,9 @@ def command(side: str, model: Path, repository: Path, options: argparse.Namespac
     """Return the command line that converts `model` into `repository`."""
     if side == "bare":
         script = [sys.executable, str(HERE / "bare.py"), str(model), "-o", str(repository)]
-        timing = ["--seconds", str(options.seconds), "--rounds", str(options.rounds), "--check", options.check]
-        return [*script, "--measure", options.measure, *timing]
+        plan = {name: str(getattr(options, name)) for name in PLAN._fields}
+        timing = [word for name, value in plan.items() for word in (f"--{name}", value)]
+        return [*script, "--measure", options.measure, *timing, "--check", options.check]
     convkit = [sys.executable, "-m", "convkit", "convert", str(model), "--to", "onnxruntime", "--trust"]
     return [*convkit, "-o", str(repository), "--measure", options.measure, "--quiet", "--json"]
 
@@ -163,12 +170,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="of each side and model (5)")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
     parser.add_argument("--measure", choices=("none", "quick"), default="quick", help="of latency, on both sides")
-    parser.add_argument(
-        "--seconds", type=float, default=1.08, help="bare.py's, to equal convkit's --measure quick: 9 rounds"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=9, help="bare.py's, to equal convkit's --measure quick: of 0.12 s"
-    )
+    for name, value in PLAN._asdict().items():
+        text = f"bare.py's; by default that of convkit's --measure quick ({value:g})"
+        parser.add_argument(f"--{name}", type=type(value), default=value, help=text)
     parser.add_argument("--check", choices=("final", "both"), default="final", help="bare.py's")
     parser.add_argument("--interval-ms", type=float, default=50, help="between memory samples; 0 takes none (50)")
     parser.add_argument("--no-warm-up", action="store_true", help="skip the one uncounted run of each side")
