@@ -12,6 +12,7 @@ import msgspec
 from convkit.errors import ExitStatus, InputError, UsageError
 from convkit.graph.mend import REPAIRS, Wanted, mend
 from convkit.graph.model import DATA_FILE, Model
+from convkit.graph.shape_inputs import shape_inputs
 from convkit.graph.simplify import simplify
 from convkit.mended import NumbersCheck, compare_mended, write_mended, write_profiles
 from convkit.model_paths import is_published
@@ -187,7 +188,7 @@ def _for_tensorrt(run: Runner, model: Model, flavour: Flavour, options: TensorRT
     profiles: tuple[Profile, ...] = ()
     impossible: tuple[Finding, ...] = ()
     try:
-        profiles = run(profiles_for, model.interface, options)
+        profiles = run(profiles_for, model.interface, options, shape_inputs=run(shape_inputs, model))
     except UsageError as error:
         impossible = (
             Finding(

@@ -95,6 +95,7 @@ def triton_files(
         parameters=parameters,
         accelerator=accelerator,
         profiles=profiles,
+        shape_tensors={name for profile in profiles for name in profile.values},
         libraries=[str(_place(options, repository) / name / library) for library in libraries],
     )
     beside = {f"{WARMUP}/{file}": warmup.files.file(file).read_bytes() for file in warmup.files.files} if warmup else {}

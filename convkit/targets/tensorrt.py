@@ -21,6 +21,7 @@ import msgspec
 
 from convkit.errors import UsageError
 from convkit.graph.model import MODEL_FILE, Model, Tensors
+from convkit.graph.shape_inputs import shape_inputs
 from convkit.graph.structure import structure_of
 from convkit.pipeline.artifact import digest_bytes, digest_file
 from convkit.pipeline.events import Warned
@@ -104,7 +105,7 @@ class TensorRT:
         """
         table = _options(job.options, Flavour.TENSORRT)
         job = with_work(run, model, job)
-        profiles = run(profiles_for, model.interface, table, seen=job.recorded)
+        profiles = _profiles(run, model, table, job)
         here = gpu() if job.engine is not EngineMode.DEFER and installed(Flavour.TENSORRT) else None
         structure = run(structure_of, model) if table.refit else None
         sources = _sources(model, profiles, table, job, Flavour.TENSORRT, structure=structure)
@@ -191,12 +192,17 @@ class TensorRTRTX:
         if job.precision is Precision.FP8:
             table = _for_fp8(run, table)
         job = with_work(run, model, job)
-        profiles = run(profiles_for, model.interface, table, seen=job.recorded)
+        profiles = _profiles(run, model, table, job)
         sources = _sources(model, profiles, table, job, Flavour.TENSORRT_RTX)
         warn_of_rules(run, model, profiles)
         engine = run(build_rtx, model, profiles, table)
         built = with_layers(run.observe, _built(engine, sources), engine.inspected, job)
         return msgspec.structs.replace(built, files={**built.files, **_for_onnxruntime(run, model, engine)})
+
+
+def _profiles(run: Runner, model: Model, options: TensorRTOptions, job: Job) -> tuple[Profile, ...]:
+    shapes = run(shape_inputs, model)
+    return run(profiles_for, model.interface, options, seen=job.recorded, shape_inputs=shapes)
 
 
 def _for_onnxruntime(run: Runner, model: Model, engine: Engine) -> dict[str, Path | bytes]:

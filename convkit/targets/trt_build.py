@@ -162,9 +162,11 @@ def _add_profile(network: Network, config: types.IBuilderConfig, profile: Profil
     added = network.builder.create_optimization_profile()
     for name, shapes in profile.shapes.items():
         added.set_shape(name, shapes.min, shapes.opt, shapes.max)
+    for name, values in profile.values.items():
+        added.set_shape_input(name, values.min, values.opt, values.max)
     if config.add_optimization_profile(added) < 0:
         raise StepError(
-            f"TensorRT refused the optimization profile {number}: {msgspec.to_builtins(profile.shapes)}",
+            f"TensorRT refused the optimization profile {number}: {msgspec.to_builtins(profile)}",
             hint="min ≤ opt ≤ max must hold in every dimension of every input",
             code="tensorrt.profile",
         )

@@ -48,8 +48,9 @@ class TensorRTOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """`[tensorrt]`, `[tensorrt-rtx]`: how an engine is built. Each flavour refuses what it does not have."""
 
     profiles: tuple[dict[str, ShapeRange], ...] = ()
-    """Optimization profiles: tables from an input's wire name to its `min`, `opt` and `max` shape. Empty: one profile,
-    from config.txt's min_dims, opt_dims, max_dims and batch size."""
+    """Optimization profiles: tables from an input's wire name to its `min`, `opt` and `max` shape; of an input whose
+    values are a shape, these values. Empty: one profile, from config.txt's min_dims, opt_dims, max_dims and batch size,
+    and the values in the samples."""
     workspace: str | int | None = None
     """The most scratch memory that a layer may take on the GPU: bytes, or a text such as ``4GiB``. None: no limit."""
     builder_optimization_level: Annotated[int, msgspec.Meta(ge=0, le=5)] | None = None

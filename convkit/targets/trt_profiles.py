@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -14,6 +14,12 @@ from convkit.pipeline import events
 from convkit.pipeline.step import step
 from convkit.spec.tensor import Interface, TensorSpec
 from convkit.targets.trt_options import ShapeRange, TensorRTOptions
+from convkit.targets.trt_values import ValueRange, values_for
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
 
 _HOW = 'set "min_dims", "opt_dims" and "max_dims" of the tensor in config.txt, or profiles in the recipe'
 
@@ -36,10 +42,18 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """One optimization profile: every dynamic input's shapes, under its wire name. Fixed inputs need none."""
 
     shapes: dict[str, ShapeRange]
+    values: dict[str, ValueRange] = {}
+    """Of inputs whose values are shapes, these values."""
 
 
-@step(version=1, stage="compile", title="Choose the shapes to build for", needs="onnx")
-def profiles_for(interface: Interface, options: TensorRTOptions, *, seen: Tensors | None = None) -> tuple[Profile, ...]:
+@step(version=2, stage="compile", title="Choose the shapes to build for", needs="onnx")
+def profiles_for(
+    interface: Interface,
+    options: TensorRTOptions,
+    *,
+    seen: Tensors | None = None,
+    shape_inputs: tuple[str, ...] = (),
+) -> tuple[Profile, ...]:
     """Return the profiles to build with: those of the recipe, else one derived from the interface.
 
     Derived: what min_dims, opt_dims and max_dims say; else the batch from 1 to max_batch_size, tuned for the largest;
@@ -48,17 +62,58 @@ def profiles_for(interface: Interface, options: TensorRTOptions, *, seen: Tensor
     batch says nothing, since convkit chooses how many rows it takes. Dimensions of one name get one range. Empty where
     every input's shape is fixed.
 
+    Of `shape_inputs`, whose values are shapes, a recipe's profile gives the values, as `trtexec --minShapes` does; else
+    they are those in `seen`, and the profile is tuned for the first of these, whose shapes and values go together.
+
     Raises:
-        UsageError: a profile contradicts the interface or itself, or does not reach max_batch_size.
+        UsageError: nothing says which values such an input has; a profile contradicts the interface or itself, or does
+            not reach max_batch_size.
     """
-    dynamic = [spec for spec in interface.inputs if spec.is_dynamic]
-    if options.profiles:
-        given = tuple(Profile(shapes=table) for table in options.profiles)
-        for number, profile in enumerate(given):
+    given = tuple({k: v for k, v in table.items() if k not in shape_inputs} for table in options.profiles)
+    found = _by_shape(
+        _without(interface, shape_inputs), tuple(table for table in given if table or not shape_inputs), seen
+    )
+    if not shape_inputs:
+        return found
+    number_of = max(len(found), len(options.profiles), 1)
+    shapes = found if len(found) == number_of else (found or (Profile(shapes={}),)) * number_of
+    if not options.profiles and seen is not None:
+        shapes = tuple(_tuned_for(profile, next(iter(seen))) for profile in shapes)
+    tables = options.profiles or ({},) * number_of
+    return tuple(
+        msgspec.structs.replace(profile, values=values_for(interface, shape_inputs, table, seen))
+        for profile, table in zip(shapes, tables, strict=True)
+    )
+
+
+def _tuned_for(profile: Profile, case: dict[str, Array]) -> Profile:
+    """Return a profile whose usual shapes are a case's."""
+    shapes = dict(profile.shapes)
+    for name, found in profile.shapes.items():
+        if name in case:
+            usual = case[name].shape
+            low, high = tuple(map(min, found.min, usual)), tuple(map(max, found.max, usual))
+            shapes[name] = ShapeRange(min=low, opt=usual, max=high)
+    return msgspec.structs.replace(profile, shapes=shapes)
+
+
+def _without(interface: Interface, names: tuple[str, ...]) -> Interface:
+    inputs = tuple(spec for spec in interface.inputs if spec.name not in names)
+    return msgspec.structs.replace(interface, inputs=inputs)
+
+
+def _by_shape(
+    interface: Interface, given: tuple[dict[str, ShapeRange], ...], seen: Tensors | None
+) -> tuple[Profile, ...]:
+    """Return the profiles of the inputs whose shapes count."""
+    if given:
+        asked = tuple(Profile(shapes=table) for table in given)
+        for number, profile in enumerate(asked):
             _check(profile, interface, f"profiles[{number}]")
-        _check_reach(given, interface)
-        warn_of_outsiders(given, seen)
-        return given
+        _check_reach(asked, interface)
+        warn_of_outsiders(asked, seen)
+        return asked
+    dynamic = [spec for spec in interface.inputs if spec.is_dynamic]
     if not dynamic:
         return ()
     ranges = _named_ranges(interface, sizes_in(seen, interface))

@@ -250,11 +250,19 @@ def _rows_taken(engine: ICudaEngine, inputs: dict[str, Array]) -> tuple[int, int
 
 def _profile_for(api: Api, engine: ICudaEngine, inputs: dict[str, Array]) -> int:
     for profile in range(engine.num_optimization_profiles):
-        ranges = {name: engine.get_tensor_profile_shape(name, profile) for name in inputs}
-        if all(_fits(inputs[name].shape, low, high) for name, (low, _, high) in ranges.items()):
+        if all(_takes(api, engine, profile, name, array) for name, array in inputs.items()):
             return profile
     shapes = ", ".join(f"'{name}' {list(array.shape)}" for name, array in inputs.items())
     raise _failure(api, f"has no profile for {shapes}", "widen the profiles in the recipe, and build again")
+
+
+def _takes(api: Api, engine: ICudaEngine, profile: int, name: str, array: Array) -> bool:
+    """Tell whether a profile takes an input: its shape, or its values where these are a shape."""
+    if engine.get_tensor_location(name) == api.module.TensorLocation.HOST:
+        values = engine.get_tensor_profile_values(profile, name)
+        return not values or _fits(tuple(array.reshape(-1)), values[0], values[-1])
+    low, _, high = engine.get_tensor_profile_shape(name, profile)
+    return _fits(array.shape, low, high)
 
 
 def _fits(shape: tuple[int, ...], low: Any, high: Any) -> bool:

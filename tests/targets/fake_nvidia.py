@@ -211,6 +211,10 @@ class FakeEngine:
     def get_tensor_profile_shape(self, _: str, profile: int) -> tuple[Shape, Shape, Shape]:
         return self.profiles[profile]
 
+    def get_tensor_profile_values(self, profile: int, _: str) -> tuple[Shape, ...]:
+        del profile
+        return ()
+
     def create_execution_context(self) -> FakeContext:
         return FakeContext(self)
 
