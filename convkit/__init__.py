@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         inspect,
         preflight,
         read_reports,
+        serve,
     )
     from convkit.checking import CheckReport
     from convkit.errors import (
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         TrustError,
         UsageError,
     )
+    from convkit.hosting import Serving
     from convkit.pipeline.cache import Cache
     from convkit.pipeline.events import Event, Observer
     from convkit.preflighting import Preflight
@@ -53,6 +55,7 @@ __all__ = [
     "Observer",
     "Preflight",
     "Report",
+    "Serving",
     "StepError",
     "TrustError",
     "UsageError",
@@ -67,6 +70,7 @@ __all__ = [
     "inspect",
     "preflight",
     "read_reports",
+    "serve",
 ]
 
 _HOMES = {
@@ -78,6 +82,7 @@ _HOMES = {
     "Observer": "convkit.pipeline.events",
     "Preflight": "convkit.preflighting",
     "Report": "convkit.report.document",
+    "Serving": "convkit.hosting",
     "build": "convkit.api",
     "check": "convkit.api",
     "compare": "convkit.api",
@@ -88,6 +93,7 @@ _HOMES = {
     "inspect": "convkit.api",
     "preflight": "convkit.api",
     "read_reports": "convkit.api",
+    "serve": "convkit.api",
 }
 """Where each public name is defined; the errors are in `convkit.errors`.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from convkit.comparing import Comparison
     from convkit.comparing_models import ModelComparison
     from convkit.fleet import Fleet, FleetObserver
+    from convkit.hosting import Serving
     from convkit.preflighting import Preflight
     from convkit.report.checkup import Checkup
     from convkit.report.inspection import Inspection
@@ -283,6 +285,96 @@ def doctor() -> Checkup:
     from convkit import doctoring
 
     return doctoring.examine()
+
+
+@contextlib.contextmanager
+def serve(
+    repository: StrPath,
+    *,
+    host: str = "127.0.0.1",
+    http_port: int = 0,
+    grpc_port: int = 0,
+    metrics_port: int | None = None,
+) -> Iterator[Serving]:
+    """Serve a repository, or one model in it, on a Triton server of this machine for as long as the context lasts.
+
+    Args:
+        repository: REPOSITORY or REPOSITORY/NAME.
+        host: the address to listen on.
+        http_port, grpc_port: 0: any that is free.
+        metrics_port: None: there are no metrics.
+
+    Yields:
+        Where the server listens, and how each model is asked. The server ends with the context, and with the thread
+        that has entered it.
+
+    Raises:
+        InputError: there is no repository, or nothing in it that can be served yet.
+        MissingError: there is no server on this machine; the hint has the line that starts a container.
+        StepError: the server did not start.
+    """
+    from convkit import hosting
+    from convkit.serving.server import Listen
+
+    with hosting.host(Path(repository), Listen(host, http_port, grpc_port, metrics_port)) as (_, serving):
+        yield serving
+
+
+def compare(before: StrPath, after: StrPath, *, fail_on_regression: bool = False) -> Comparison:
+    """Compare two releases by their reports; see `convkit.comparing.compare`."""
+    from convkit import comparing
+
+    return comparing.compare(Path(before), Path(after), fail_on_regression=fail_on_regression)
+
+
+def compare_models(
+    before: StrPath,
+    after: StrPath,
+    *,
+    samples: StrPath | None = None,
+    max_error: float | None = None,
+    min_sqnr: float | None = None,
+    bisect: bool = False,
+    write: StrPath | None = None,
+    trust: bool | str | Sequence[str] | None = None,
+    time_limit: str | float | None = None,
+    observer: Observer | None = None,
+    cache: Cache | StrPath | None = None,
+) -> ModelComparison:
+    """Run two models on the same inputs and compare them tensor by tensor; see docs/compare.md.
+
+    Args:
+        before, after: a model of any source, or a published version, model, or repository with one model.
+        samples: a ``.npz`` file of inputs; by default those recorded with a version, else random ones.
+        max_error: largest absolute difference of any element; with `min_sqnr` it replaces the default tolerance.
+        min_sqnr: least signal-to-noise ratio of any tensor, in dB.
+        bisect: find the first node whose output differs though its inputs agree, and write it as a model of its own.
+        write: where `bisect` writes to; by default ``NODE.onnx`` in the working directory, and ``NODE.npz``.
+        trust: as in `Options`, for both models.
+        time_limit: the longest time of one step, as ``30m``; by default any, and 10 minutes for one run of a model.
+        observer: is called with each event.
+        cache: where exports are remembered, or the folder of that.
+
+    Returns:
+        The comparison; its `error` is set, and its `exit_code` 5, where an output differs.
+
+    Raises:
+        ConvkitError: a model or the data are refused, an export fails, or the file to be written exists.
+    """
+    from convkit import comparing_models
+
+    return comparing_models.compare_models(
+        Path(before),
+        Path(after),
+        samples=Path(samples) if samples is not None else None,
+        trust=arguments_of({"trust": trust}).get("trust", ()),
+        check=CheckOptions(max_error=max_error, min_sqnr=min_sqnr),
+        bisecting=bisect,
+        write=Path(write) if write is not None else None,
+        limits=LimitOptions(time=time_limit),
+        observer=observer or nobody,
+        cache=opened(cache),
+    )
 
 
 def compare(before: StrPath, after: StrPath, *, fail_on_regression: bool = False) -> Comparison:

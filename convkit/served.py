@@ -36,7 +36,12 @@ def open_server(repository: Path) -> Server:
     Raises:
         MissingError: there is none on this machine.
     """
-    return Server(repository, config_name=None if driver_present() else _CPU)
+    return Server(repository, config_name=config_name())
+
+
+def config_name() -> str | None:
+    """Return the configuration that a server of this machine is to prefer: without a GPU `cpu`."""
+    return None if driver_present() else _CPU
 
 
 def check_served(

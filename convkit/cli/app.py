@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("convkit.cli.inspect", "What a model takes, gives, costs and would run."),
     "check": ("convkit.cli.check", "Check whether a target takes a model; or check a repository."),
     "doctor": ("convkit.cli.doctor", "What this machine can do, and what to install for the rest."),
+    "serve": ("convkit.cli.serve", "Start a Triton server on a repository, and say how to ask it."),
     "schema": ("convkit.cli.schema", "Print the JSON Schema of what convkit reads and writes."),
 }
 """Every command: the module that defines it, and what it does. A module is imported only when its command runs."""

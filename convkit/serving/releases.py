@@ -76,4 +76,9 @@ def of_onnxruntime(version: str) -> TritonRelease | None:
     return older[-1] if older else None
 
 
+def newest() -> TritonRelease:
+    """Return the newest release that convkit knows."""
+    return _RELEASES[-1]
+
+
 _KNOWN = "a release is a year and a month; convkit knows " + ", ".join(known.name for known in _RELEASES)

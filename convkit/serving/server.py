@@ -1,4 +1,4 @@
-"""A Triton server of this machine, started on loopback for as long as a check lasts."""
+"""A Triton server of this machine, started for as long as a check lasts, or as somebody asks it."""
 
 from __future__ import annotations
 
@@ -15,37 +15,18 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from convkit.errors import MissingError, StepError
+from convkit.errors import StepError
+from convkit.serving.program import Program, Start, find_program, prepare_start
+from convkit.serving.program import find_server as find_server
 
-VARIABLE = "CONVKIT_TRITONSERVER"
-"""Names the server's program where it is not on PATH: it is given tritonserver's own arguments."""
-_USUAL = Path("/opt/tritonserver/bin/tritonserver")
-_START_S, _STOP_S, _REQUEST_S = 120.0, 10.0, 300.0
+_START_S, _LOAD_S, _STOP_S, _REQUEST_S, _LOOK_S = 120.0, 1800.0, 10.0, 300.0, 0.1
 _ATTEMPTS = 3
 _TAIL_LINES = 15
-
-
-def find_server() -> Path:
-    """Return the program of a Triton server.
-
-    Raises:
-        MissingError: there is none.
-    """
-    named = os.environ.get(VARIABLE)
-    found = shutil.which(named or "tritonserver") or (str(_USUAL) if not named and _USUAL.is_file() else None)
-    if found is None:
-        where = f"{VARIABLE} names {named}, which cannot be run" if named else "there is no tritonserver on PATH"
-        raise MissingError(
-            f"--serve needs a Triton server: {where}",
-            hint=f"run convkit check in a Triton container, or name the program with {VARIABLE}",
-            code="missing.tritonserver",
-        )
-    return Path(found).absolute()
 
 
 class Answer(NamedTuple):
@@ -58,34 +39,61 @@ class Answer(NamedTuple):
     """How many of the bytes are JSON, where binary data follow it."""
 
 
+class Listen(NamedTuple):
+    """Where a server listens; a port of 0 is any that is free."""
+
+    host: str = "127.0.0.1"
+    http: int = 0
+    grpc: int = 0
+    metrics: int | None = None
+    """None: there are no metrics."""
+
+
 class Server:
-    """A running server with no model loaded, as a context.
+    """A running server, as a context.
 
     Args:
         repository: the model repository.
         config_name: the configuration to prefer: `configs/NAME.pbtxt`.
+        load: the models to load; it is ready when all of them are.
+        listen: where it listens.
+        program: what to start; by default what is found.
 
     Raises:
         MissingError: there is no server on this machine.
         StepError: it did not start; the message ends with its log.
     """
 
-    def __init__(self, repository: Path, *, config_name: str | None = None) -> None:
-        self._program = find_server()
+    def __init__(
+        self,
+        repository: Path,
+        *,
+        config_name: str | None = None,
+        load: Sequence[str] = (),
+        listen: Listen = Listen(),  # noqa: B008 - frozen
+        program: Program | None = None,
+    ) -> None:
+        self._program = program or find_program()
         self._arguments = [
             f"--model-repository={repository}",
             "--model-control-mode=explicit",
+            *(f"--load-model={name}" for name in load),
             "--disable-auto-complete-config",
-            "--allow-metrics=false",
             "--exit-timeout-secs=1",
             *([f"--model-config-name={config_name}"] if config_name else []),
         ]
+        self._start_s = _LOAD_S if load else _START_S
+        self._asked = listen
         self._process: subprocess.Popen[bytes] | None = None
+        self._begun = Start()
         self._url = ""
+        self.listens = listen
+        """Where it listens, once it has been started: every port has a number."""
 
     def __enter__(self) -> Server:
         self._scratch = Path(tempfile.mkdtemp(prefix="convkit-check-"))
         try:
+            self._begun = prepare_start(self._program, self._scratch)
             self._start()
         except BaseException:
             self._stop()
@@ -124,48 +132,109 @@ class Server:
         except (OSError, http.client.HTTPException):
             return Answer(0)
 
+    def wait(self, echo: Callable[[str], object] | None = None) -> None:
+        """Wait for as long as the server runs.
+
+        Args:
+            echo: is given what the server writes into its log.
+
+        Raises:
+            StepError: it has ended by itself.
+        """
+        assert self._process is not None
+        with (self._scratch / "server.log").open(errors="replace") as log:
+            while self._process.poll() is None:
+                if echo is not None and (said := log.read()):
+                    echo(said)
+                time.sleep(_LOOK_S)
+        raise StepError(
+            f"the Triton server has ended by itself, with status {self._process.returncode}: {self._tail()}",
+            hint="its log says why: --verbose shows all of it",
+            code="serve.ended",
+        )
+
+    @property
+    def pid(self) -> int:
+        """Return the number of the server's process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def _refuse_taken(self) -> None:
+        """Look whether the ports asked for are free: else another server there would be taken for this one.
+
+        Raises:
+            StepError: one of them is not, or the address is not this machine's.
+        """
+        for port in filter(None, (self._asked.http, self._asked.grpc, self._asked.metrics)):
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((self._asked.host, port))
+                except OSError as error:
+                    raise StepError(
+                        f"a server cannot listen on {self._asked.host}, port {port}: {error.strerror or error}",
+                        hint="choose another port, or end what listens there",
+                        code="serve.port",
+                    ) from error
+
     def _start(self) -> None:
         """Start it; once more where another program took a port between the look and the server's binding."""
+        self._refuse_taken()
         for _ in range(_ATTEMPTS):
             self._launch()
             if self._becomes_ready():
                 return
-            if "in use" not in self._log():
+            if "in use" not in self._log() or self._asked == self.listens:
                 break
             self._end_process()
         raise StepError(
-            f"the Triton server {self._program} did not start: {self._tail()}",
+            f"the Triton server {self._program.path} did not start: {self._tail()}",
             hint="start it by hand with the same repository to see more",
             code="check.server-failed",
         )
 
     def _launch(self) -> None:
-        http_port, grpc_port = _free_ports()
-        self._url = f"127.0.0.1:{http_port}"
-        ports = [f"--http-port={http_port}", f"--grpc-port={grpc_port}"]
-        addresses = ["--http-address=127.0.0.1", "--grpc-address=127.0.0.1"]
+        asked, free = self._asked, _free_ports()
+        ports = Listen(asked.host, asked.http or free[0], asked.grpc or free[1], asked.metrics)
+        if asked.metrics == 0:
+            ports = ports._replace(metrics=free[2])
+        self.listens = ports
+        self._url = f"{'127.0.0.1' if ports.host == '0.0.0.0' else ports.host}:{ports.http}"  # noqa: S104 - all of them
+        arguments = [
+            f"--http-address={ports.host}",
+            f"--grpc-address={ports.host}",
+            f"--http-port={ports.http}",
+            f"--grpc-port={ports.grpc}",
+            *(
+                ["--allow-metrics=false"]
+                if ports.metrics is None
+                else [f"--metrics-address={ports.host}", f"--metrics-port={ports.metrics}"]
+            ),
+        ]
         with (self._scratch / "server.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [self._program, *self._arguments, *addresses, *ports],
+                [self._program.path, *self._arguments, *self._begun.arguments, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self._scratch,
+                env={**os.environ, **self._begun.variables},
                 start_new_session=True,
                 preexec_fn=_end_with_parent,
             )
 
     def _becomes_ready(self) -> bool:
         assert self._process is not None
-        deadline = time.monotonic() + _START_S
+        deadline = time.monotonic() + self._start_s
         while self._process.poll() is None and time.monotonic() < deadline:
-            if self._request("/v2/health/live", None, {}).status == 200:
+            if self._request("/v2/health/ready", None, {}).status == 200:
                 return True
             time.sleep(0.05)
         return False
 
     def _stop(self) -> None:
         self._end_process()
+        self._begun.clean_up()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _end_process(self) -> None:
@@ -196,12 +265,12 @@ def _reason(answer: Answer) -> str:
         return ""
 
 
-def _free_ports() -> tuple[int, int]:
-    """Find two loopback ports that nobody uses at this moment."""
-    with socket.socket() as one, socket.socket() as other:
-        for each in (one, other):
+def _free_ports() -> tuple[int, int, int]:
+    """Find three loopback ports that nobody uses at this moment."""
+    with socket.socket() as one, socket.socket() as two, socket.socket() as three:
+        for each in (one, two, three):
             each.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
+        return one.getsockname()[1], two.getsockname()[1], three.getsockname()[1]
 
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
