@@ -377,63 +377,6 @@ def compare_models(
     )
 
 
-def compare(before: StrPath, after: StrPath, *, fail_on_regression: bool = False) -> Comparison:
-    """Compare two releases by their reports; see `convkit.comparing.compare`."""
-    from convkit import comparing
-
-    return comparing.compare(Path(before), Path(after), fail_on_regression=fail_on_regression)
-
-
-def compare_models(
-    before: StrPath,
-    after: StrPath,
-    *,
-    samples: StrPath | None = None,
-    max_error: float | None = None,
-    min_sqnr: float | None = None,
-    bisect: bool = False,
-    write: StrPath | None = None,
-    trust: bool | str | Sequence[str] | None = None,
-    time_limit: str | float | None = None,
-    observer: Observer | None = None,
-    cache: Cache | StrPath | None = None,
-) -> ModelComparison:
-    """Run two models on the same inputs and compare them tensor by tensor; see docs/compare.md.
-
-    Args:
-        before, after: a model of any source, or a published version, model, or repository with one model.
-        samples: a ``.npz`` file of inputs; by default those recorded with a version, else random ones.
-        max_error: largest absolute difference of any element; with `min_sqnr` it replaces the default tolerance.
-        min_sqnr: least signal-to-noise ratio of any tensor, in dB.
-        bisect: find the first node whose output differs though its inputs agree, and write it as a model of its own.
-        write: where `bisect` writes to; by default ``NODE.onnx`` in the working directory, and ``NODE.npz``.
-        trust: as in `Options`, for both models.
-        time_limit: the longest time of one step, as ``30m``; by default any, and 10 minutes for one run of a model.
-        observer: is called with each event.
-        cache: where exports are remembered, or the folder of that.
-
-    Returns:
-        The comparison; its `error` is set, and its `exit_code` 5, where an output differs.
-
-    Raises:
-        ConvkitError: a model or the data are refused, an export fails, or the file to be written exists.
-    """
-    from convkit import comparing_models
-
-    return comparing_models.compare_models(
-        Path(before),
-        Path(after),
-        samples=Path(samples) if samples is not None else None,
-        trust=arguments_of({"trust": trust}).get("trust", ()),
-        check=CheckOptions(max_error=max_error, min_sqnr=min_sqnr),
-        bisecting=bisect,
-        write=Path(write) if write is not None else None,
-        limits=LimitOptions(time=time_limit),
-        observer=observer or nobody,
-        cache=opened(cache),
-    )
-
-
 def read_reports(path: StrPath) -> dict[str, Report]:
     """Read reports that were written before, by the models' names; see `convkit.reporting.read_reports`.
 
