@@ -98,9 +98,9 @@ def test_the_command_shows_it_and_writes_the_draft(tmp_path: Path, cache_folder:
     write(tmp_path, model())
     convkit = Program(tmp_path, cache_folder)
 
-    shown = convkit("inspect", "model.onnx", "--no-roofline", "--write")
-    again = convkit("inspect", "model.onnx", "--no-roofline", "--write")
-    quick = convkit("inspect", "model.onnx", "--quick", "--json")
+    shown = convkit("inspect", "net.onnx", "--no-roofline", "--write")
+    again = convkit("inspect", "net.onnx", "--no-roofline", "--write")
+    quick = convkit("inspect", "net.onnx", "--quick", "--json")
 
     assert shown.status == 0
     assert "multiply-accumulates" in shown.out
