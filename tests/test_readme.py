@@ -198,6 +198,16 @@ def test_every_page_is_listed_by_its_task() -> None:
     assert sorted(listed) == sorted(page.name for page in (ROOT / "docs").glob("*.md") if page != INDEX)
 
 
+def test_the_custom_operators_in_the_documents_are_what_pytorch_exports(tmp_path: Path) -> None:
+    (operators,) = blocks((ROOT / "docs" / "custom_ops.md").read_text(encoding="utf-8"), "python")
+    (tmp_path / "operators.py").write_text(operators)
+    checked = "import torch, operators; (name,) = operators.ONNX_TRANSLATIONS; print(name(torch.zeros(1), 2.0).item())"
+
+    done = subprocess.run([sys.executable, "-c", checked], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.stdout == "0.5\n", done.stderr
+
+
 def test_every_link_in_the_documents_leads_somewhere() -> None:
     for document in DOCUMENTS:
         for target in re.findall(r"\]\(([^)#:]+)\)", FENCE.sub("", document.read_text(encoding="utf-8"))):
