@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from convkit.fleet import Fleet
+from convkit.hosting import Serving
 from convkit.preflighting import Preflight
 from convkit.report.checkup import Checkup
 from convkit.report.document import Built, Report, Result
@@ -151,6 +152,11 @@ def checkup_schema() -> Schema:
     return _described(Checkup)
 
 
+def serving_schema() -> Schema:
+    """Return the schema of what `convkit serve --json` prints."""
+    return _described(Serving)
+
+
 SCHEMAS: dict[str, Callable[[], Schema]] = {
     "recipe": recipe_schema,
     "config": config_schema,
@@ -159,6 +165,7 @@ SCHEMAS: dict[str, Callable[[], Schema]] = {
     "preflight": preflight_schema,
     "inspection": inspection_schema,
     "checkup": checkup_schema,
+    "serving": serving_schema,
 }
 """Every document that has a schema."""
 
@@ -217,5 +224,5 @@ def _kinds(root: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
     return found
 
 
-_DOCUMENTS = (Request, Report, Result, Fleet, Built, Preflight, Inspection, Checkup)
+_DOCUMENTS = (Request, Report, Result, Fleet, Built, Preflight, Inspection, Checkup, Serving)
 _KINDS = {name: kind for document in _DOCUMENTS for name, kind in _kinds(document).items()}
