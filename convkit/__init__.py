@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         inspect,
         preflight,
         read_reports,
+        remeasure,
         serve,
     )
     from convkit.checking import CheckReport
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from convkit.pipeline.cache import Cache
     from convkit.pipeline.events import Event, Observer
     from convkit.preflighting import Preflight
+    from convkit.remeasuring import Remeasured
     from convkit.report.checkup import Checkup
     from convkit.report.document import Report
     from convkit.report.inspection import Inspection
@@ -54,6 +56,7 @@ __all__ = [
     "MissingError",
     "Observer",
     "Preflight",
+    "Remeasured",
     "Report",
     "Serving",
     "StepError",
@@ -70,6 +73,7 @@ __all__ = [
     "inspect",
     "preflight",
     "read_reports",
+    "remeasure",
     "serve",
 ]
 
@@ -81,6 +85,7 @@ _HOMES = {
     "Inspection": "convkit.report.inspection",
     "Observer": "convkit.pipeline.events",
     "Preflight": "convkit.preflighting",
+    "Remeasured": "convkit.remeasuring",
     "Report": "convkit.report.document",
     "Serving": "convkit.hosting",
     "build": "convkit.api",
@@ -93,6 +98,7 @@ _HOMES = {
     "inspect": "convkit.api",
     "preflight": "convkit.api",
     "read_reports": "convkit.api",
+    "remeasure": "convkit.api",
     "serve": "convkit.api",
 }
 """Where each public name is defined; the errors are in `convkit.errors`.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from convkit.fleet import Fleet, FleetObserver
     from convkit.hosting import Serving
     from convkit.preflighting import Preflight
+    from convkit.remeasuring import Remeasured
     from convkit.report.checkup import Checkup
     from convkit.report.inspection import Inspection
 
@@ -375,6 +376,34 @@ def compare_models(
         observer=observer or nobody,
         cache=opened(cache),
     )
+
+
+def remeasure(
+    path: StrPath,
+    *,
+    measure: MeasureMode | str = MeasureMode.QUICK,
+    limits: LimitOptions | None = None,
+    observer: Observer = nobody,
+    cache: Cache | None = None,
+) -> Remeasured:
+    """Measure again what reports say, on what was published; see `convkit.remeasuring.remeasure`.
+
+    Args:
+        path: a report.json, a version's folder, a model (its latest version), or a repository (of each model).
+        measure: ``none``, ``quick`` or ``full``: how long to measure latency.
+        limits: what the workers may take.
+        observer: is told what happens.
+        cache: where steps are remembered. Measurements are made anew.
+
+    Returns:
+        Every figure, then and now; exit status 5 where one got worse, or cannot be told.
+
+    Raises:
+        InputError: there is no report, or what it describes is not there.
+    """
+    from convkit import remeasuring
+
+    return remeasuring.remeasure(Path(path), mode=MeasureMode(measure), limits=limits, observer=observer, cache=cache)
 
 
 def read_reports(path: StrPath) -> dict[str, Report]:

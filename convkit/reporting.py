@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from convkit.errors import InputError
@@ -44,11 +45,17 @@ def read_reports(path: Path) -> dict[str, Report]:
     Raises:
         InputError: there is no report at all, or one that cannot be read.
     """
-    found = {}
+    return {document.name or file.parent.name: document for file, document in find_reports(path)}
+
+
+def find_reports(path: Path) -> Iterator[tuple[Path, Report]]:
+    """Go through the reports that a path stands for, each with its file.
+
+    Raises:
+        InputError: there is no report at all, or one that cannot be read.
+    """
     for file in _files(path):
-        document = read_report(_bytes_of(file), where=str(file))
-        found[document.name or file.parent.name] = document
-    return found
+        yield file, read_report(_bytes_of(file), where=str(file))
 
 
 def _bytes_of(file: Path) -> bytes:
