@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from convkit.errors import InputError, MetadataError
 from convkit.pipeline.patience import one_run
+from convkit.sources.torch_operators import REGISTER
 from convkit.spec.tensor import DType, Interface, TensorSpec
 
 if TYPE_CHECKING:
@@ -169,7 +170,9 @@ def answer(
         raise InputError(
             f"the model fails on inputs of config.txt's shapes ({shapes}): "
             f"{type(error).__name__}: {' '.join(str(error).split())}{blame(error, module)}",
-            hint="compare dims, data_type and order of the inputs with forward(); "
+            hint=REGISTER
+            if "_OpNamespace" in str(error)
+            else "compare dims, data_type and order of the inputs with forward(); "
             "'min_dims', 'opt_dims' and 'max_dims' bound a dimension of -1; "
             "an input inside a dict or a list is called PARAMETER.KEY, PARAMETER.0",
             code="source.forward-failed",

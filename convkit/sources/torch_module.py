@@ -21,7 +21,7 @@ from convkit.errors import ConvkitError, InputError, StepError
 from convkit.pipeline.artifact import Artifact
 from convkit.pipeline.isolation import warn_of_reach
 from convkit.sources.checkpoint import CheckpointKind, read_checkpoint
-from convkit.sources.torch_operators import import_operators
+from convkit.sources.torch_operators import REGISTER, import_operators
 from convkit.sources.torch_state import chosen_module, weights_for
 from convkit.sources.user_code import MODEL_DEF, UserFunction, attribute, import_file, load_function, place_of
 
@@ -102,7 +102,7 @@ def load_program(source: TorchSource) -> Any:
             try:
                 _loaded[source.digest] = torch.export.load(path)
             except Exception as error:  # a damaged archive makes torch raise anything
-                raise _unreadable(path, error) from error
+                raise _unreadable(path, error, hint=f"torch.export.save it again; {REGISTER}") from error
     return _loaded[source.digest]
 
 
@@ -163,11 +163,11 @@ def _load_script(path: Path) -> Any:
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
+def _unreadable(path: Path, error: Exception, *, hint: str | None = None) -> InputError:
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return InputError(
         f"{path.name} cannot be loaded: {lines[0] if lines else type(error).__name__}",
-        hint=_loading_hint(error),
+        hint=hint or _loading_hint(error),
         code="source.unreadable",
     )
 

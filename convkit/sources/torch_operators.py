@@ -14,6 +14,9 @@ from convkit.sources.user_code import import_file
 TRANSLATIONS = "ONNX_TRANSLATIONS"
 """What a file calls its table: from ``torch.ops.namespace.operator.default`` to a function that builds ONNX nodes."""
 
+REGISTER = "an operator of your own is registered by a Python file: --custom-ops FILE.py"
+"""The hint where PyTorch does not have an operator."""
+
 _imported: dict[Path, Any] = {}
 
 

@@ -80,13 +80,19 @@ class TritonPythonModel:
 
 
 def session_options(config):
-    """Read what the C++ backend reads: thread counts from `parameters`, the level from `optimization.graph`."""
+    """Read what the C++ backend reads.
+
+    Thread counts from `parameters`, the level from `optimization.graph`, libraries from `model_operations`, whose
+    paths go to the loader as they are.
+    """
     options = onnxruntime.SessionOptions()
     parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
     options.intra_op_num_threads = int(parameters.get("intra_op_thread_count", 0))
     options.inter_op_num_threads = int(parameters.get("inter_op_thread_count", 0))
     level = config.get("optimization", {}).get("graph", {}).get("level", 0)
     options.graph_optimization_level = GRAPH_LEVELS[int(level)]
+    for library in config.get("model_operations", {}).get("op_library_filename", []):
+        options.register_custom_ops_library(library)
     return options
 
 
