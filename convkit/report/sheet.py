@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 import msgspec
 
 from convkit.report import gates, units
 from convkit.report.client_sheet import client_sections
-from convkit.report.document import Check, Report, Role, Simplification, Status, Subject
+from convkit.report.document import Check, Engine, Report, Role, Simplification, Status, Subject
 from convkit.report.engine_sheet import engine_sections
 from convkit.report.how_sheet import how_sections, noted
 from convkit.report.operator_sheet import operator_sections
@@ -97,12 +98,20 @@ def _result(report: Report) -> Iterator[Section]:
     table = facts(
         ("model", report.model),
         ("engine", report.engine.value),
+        ("to build it", _to_build(report)),
         ("numerical check", checked),
         ("candidate", report.candidate),
         ("report", report.report),
         ("exit status", str(report.exit_code) if report.exit_code else None),
     )
     yield Section(key="result", title="Result", table=table)
+
+
+def _to_build(report: Report) -> str | None:
+    """Say what is still to be done for an engine that is pending."""
+    if report.engine is not Engine.DEFERRED or report.repository is None:
+        return None
+    return f"convkit build {shlex.quote(report.repository)}, where the GPU is"
 
 
 def _warnings(report: Report) -> Iterator[Section]:
