@@ -19,6 +19,7 @@ class Document(Enum):
     PREFLIGHT = "preflight"
     INSPECTION = "inspection"
     CHECKUP = "checkup"
+    SERVING = "serving"
 
 
 def command(
