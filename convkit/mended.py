@@ -109,13 +109,18 @@ def write_mended(model: Model, path: Path) -> None:
     for name in model.files.files:
         place = path if name == MODEL_FILE else path.parent / name
         try:
-            with place.open("xb") as stream:
-                copy_file(model.files.file(name), stream)
-                os.fsync(stream.fileno())
+            stream = place.open("xb")
         except FileExistsError as error:
             raise InputError(
                 f"{place} exists", hint="name another folder with -o FILE.onnx", code="preflight.exists"
             ) from error
+        try:
+            with stream:
+                copy_file(model.files.file(name), stream)
+                os.fsync(stream.fileno())
+        except BaseException:
+            place.unlink(missing_ok=True)  # half a file would be taken for the mended model
+            raise
 
 
 def write_profiles(path: Path, target: str, profiles: Sequence[Profile]) -> None:

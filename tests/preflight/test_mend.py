@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+from typing import BinaryIO
+
 import numpy as np
 import onnx
+import pytest
 from onnx import numpy_helper
 
+import convkit.mended
 from convkit.graph.mend import Wanted, mend
 from convkit.graph.model import Model, load_model, save_model
+from convkit.mended import write_mended
 from convkit.spec.tensor import Interface
 from preflight.corpus import corpus
 from preflight.corpus_quantized import quantized_conv
@@ -91,3 +98,16 @@ def test_the_model_itself_is_not_touched() -> None:
     done(source, "float-bias", "bias_DQ")
 
     assert source.path.read_bytes() == before
+
+
+def test_a_disk_that_fills_up_leaves_no_half_of_a_mended_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, stream: BinaryIO) -> None:
+        stream.write(source.read_bytes()[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    source = save_model(CORPUS[next(iter(CORPUS))], Interface(inputs=(), outputs=()))
+    monkeypatch.setattr(convkit.mended, "copy_file", full)
+
+    with pytest.raises(OSError, match="No space"):
+        write_mended(source, tmp_path / "mended.onnx")
+    assert list(tmp_path.glob("*.onnx")) == []
