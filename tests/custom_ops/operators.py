@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,61 +15,14 @@ from onnx import TensorProto, helper
 SOURCE = Path(__file__).with_name("scaled_sigmoid.c")
 ALPHA = 2.0
 
-REGISTERED = """
-import torch
-
-
-@torch.library.custom_op("example::scaled_sigmoid", mutates_args=())
-def scaled_sigmoid(x: torch.Tensor, alpha: float) -> torch.Tensor:
-    return torch.sigmoid(x * alpha)
-
-
-@scaled_sigmoid.register_fake
-def _(x, alpha):
-    return torch.empty_like(x)
-"""
-
-IN_STANDARD_OPERATORS = (
-    REGISTERED
-    + """
-
-from onnxscript import opset18 as op
-
-
-def translated(x, alpha: float):
-    return op.Sigmoid(op.Mul(x, op.CastLike(op.Constant(value_float=alpha), x)))
-
-
-ONNX_TRANSLATIONS = {torch.ops.example.scaled_sigmoid.default: translated}
-"""
+PAGE = Path(__file__).parents[2] / "docs" / "custom_ops.md"
+IN_STANDARD_OPERATORS, IN_THE_LIBRARYS = re.findall(
+    r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL
 )
-
-IN_THE_LIBRARYS = (
-    REGISTERED
-    + """
-
-from onnx.defs import OpSchema
-from onnxscript.values import Op, Opset
-
-SCHEMA = OpSchema(
-    "ScaledSigmoid",
-    "example.ops",
-    1,
-    inputs=[OpSchema.FormalParameter("X", "T")],
-    outputs=[OpSchema.FormalParameter("Y", "T")],
-    type_constraints=[("T", ["tensor(float)"], "")],
-    attributes=[OpSchema.Attribute("alpha", OpSchema.AttrType.FLOAT)],
-)
-scaled = Op(Opset("example.ops", 1), "ScaledSigmoid", op_schema=SCHEMA)
-
-
-def translated(x, alpha: float):
-    return scaled(x, alpha=alpha)
-
-
-ONNX_TRANSLATIONS = {torch.ops.example.scaled_sigmoid.default: translated}
-"""
-)
+"""The Python files that the page shows; the second goes on where the first has registered the operator."""
+REGISTERED = IN_STANDARD_OPERATORS.partition("def as_onnx")[0]
+SHOWN = re.findall(r"^convkit (.*)$", PAGE.read_text(), re.MULTILINE)
+"""The arguments of the commands that it shows."""
 
 NETWORK = """
 import torch
@@ -81,7 +35,13 @@ class Network(torch.nn.Module):
         self.second = torch.nn.Linear(8, 3)
 
     def forward(self, x):
-        return self.second(torch.ops.example.scaled_sigmoid(self.first(x), 2.0))
+        return self.second(torch.ops.mine.scaled_sigmoid(self.first(x), 2.0))
+
+
+def load_model():
+    network = Network()
+    network.load_state_dict(torch.load("model.pth", weights_only=True))
+    return network
 """
 
 CONFIG = {
@@ -127,7 +87,7 @@ def write_network(folder: Path) -> Path:
     import torch
 
     folder.mkdir()
-    (folder / "network.py").write_text(NETWORK, encoding="utf-8")
+    (folder / "model.py").write_text(NETWORK, encoding="utf-8")
     (folder / "config.txt").write_text(json.dumps(CONFIG), encoding="utf-8")
     torch.manual_seed(0)
     first, second = torch.nn.Linear(4, 8), torch.nn.Linear(8, 3)

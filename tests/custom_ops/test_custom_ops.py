@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from e2e.command import Command
+from e2e.command import Command, Outcome
 from triton_server.client import infer
 from triton_server.server import TritonServer
 
@@ -25,6 +25,7 @@ from custom_ops.operators import (
     IN_STANDARD_OPERATORS,
     IN_THE_LIBRARYS,
     REGISTERED,
+    SHOWN,
     build,
     operators_of,
     scaled_sigmoid,
@@ -85,70 +86,76 @@ def test_a_manifest_holds_to_the_very_library(
     refused = convkit.convert(onnx_file, "-o", published, "--locked", manifest, "--custom-ops", other)
 
     assert same.result["status"] == "unchanged", same.stderr
+    assert "triton.repository=/models" in same.warnings["custom-ops.place"]
     assert "libscaled.so" in refused.result["error"]["message"]
 
 
-def test_the_server_may_see_the_repository_elsewhere(
-    convkit: Command, library: Path, onnx_file: Path, tmp_path: Path
-) -> None:
-    elsewhere = ("--set", "triton.repository=/models")
+class Page:
+    """A folder with what the page takes to be there, in which its commands are run."""
 
-    here = convkit.converted(onnx_file, "-o", tmp_path / "a", "--custom-ops", library)
-    there = convkit.converted(onnx_file, "-o", tmp_path / "b", "--custom-ops", library, *elsewhere)
+    def __init__(self, convkit: Command, folder: Path) -> None:
+        self.convkit, self.folder = convkit, folder
+        write_network(folder / "my_model")
 
-    [named] = libraries_of(tmp_path / "b" / "scaled")
-    assert str(named).startswith("/models/scaled/custom_ops/")
-    assert (tmp_path / "b" / named.relative_to("/models")).is_file()
-    assert "custom-ops.place" in here.warnings
-    assert "custom-ops.place" not in there.warnings
+    def run(self, number: int, operators: str, *more: str | Path) -> Outcome:
+        """Run one of the page's commands beside an operators.py with this text."""
+        (self.folder / "operators.py").write_text(operators, encoding="utf-8")
+        return self.convkit(*SHOWN[number].split(), "--json", "--measure", "none", *more, cwd=self.folder)
+
+    def published(self, name: str) -> Path:
+        return self.folder / "models" / name
 
 
-def test_a_python_file_writes_its_operator_in_standard_ones(convkit: Command, tmp_path: Path) -> None:
-    network = write_network(tmp_path / "network")
-    operators = tmp_path / "operators.py"
-    operators.write_text(IN_STANDARD_OPERATORS, encoding="utf-8")
-    define = ("--model-def", f"{network}/network.py:Network", "-o", tmp_path / "models")
+@pytest.fixture
+def page(convkit: Command, tmp_path: Path) -> Page:
+    return Page(convkit, tmp_path)
 
-    lacking = convkit.convert(network, *define).result["error"]
-    convkit.converted(network, *define, "--custom-ops", operators)
 
-    assert "scaled_sigmoid" in lacking["message"]
-    assert "--custom-ops FILE.py" in lacking["hint"]
-    model = tmp_path / "models" / "network"
+def test_a_python_file_writes_its_operator_in_standard_ones(page: Page) -> None:
+    assert page.run(0, IN_STANDARD_OPERATORS).exit_status == 0
+
+    model = page.published("my_model")
     assert operators_of(model / "1" / "model.onnx") == {"Gemm", "Mul", "Sigmoid"}
     assert libraries_of(model) == []
     manifest = json.loads((model / "1" / "convkit" / "manifest.json").read_text(encoding="utf-8"))
-    assert "operators.py" in json.dumps(manifest)
+    assert "custom_ops/operators.py" in json.dumps(manifest)
 
 
-def test_an_operator_that_nobody_translates_is_named(convkit: Command, tmp_path: Path) -> None:
-    network = write_network(tmp_path / "network")
-    operators = tmp_path / "operators.py"
-    operators.write_text(REGISTERED, encoding="utf-8")
-    define = ("--model-def", f"{network}/network.py:Network", "-o", tmp_path / "models")
+def test_an_operator_that_nobody_registers_or_translates_is_named(page: Page) -> None:
+    unregistered = page.run(0, "").result["error"]
+    untranslated = page.run(0, REGISTERED).result["error"]
 
-    error = convkit.convert(network, *define, "--custom-ops", operators).result["error"]
-
-    assert "example.scaled_sigmoid" in error["message"]
-    assert "ONNX_TRANSLATIONS" in error["hint"]
+    assert "scaled_sigmoid" in unregistered["message"]
+    assert "--custom-ops FILE.py" in unregistered["hint"]
+    assert "mine.scaled_sigmoid" in untranslated["message"]
+    assert "ONNX_TRANSLATIONS" in untranslated["hint"]
 
 
-def test_a_network_keeps_the_librarys_operator_as_it_is_quantized(
-    convkit: Command, library: Path, tmp_path: Path
-) -> None:
-    network = write_network(tmp_path / "network")
-    operators, data = tmp_path / "operators.py", tmp_path / "data.npz"
-    operators.write_text(IN_THE_LIBRARYS, encoding="utf-8")
+def test_the_server_may_see_the_repository_elsewhere(page: Page, onnx_file: Path, library: Path) -> None:
+    shutil.copy(onnx_file, page.folder / "my_model.onnx")
+    shutil.copy(library, page.folder / "libops.so")
+
+    outcome = page.run(1, "")
+
+    assert outcome.exit_status == 0, outcome.stderr
+    [named] = libraries_of(page.published("my_model"))
+    assert str(named).startswith("/models/my_model/custom_ops/")
+    assert (page.folder / "models" / named.relative_to("/models")).is_file()
+    assert "custom-ops.place" not in outcome.warnings
+
+
+def test_a_network_keeps_the_librarys_operator_as_it_is_quantized(page: Page, library: Path) -> None:
+    shutil.copy(library, page.folder / "libops.so")
+    data = page.folder / "data.npz"
     np.savez(data, x=DRAW.standard_normal((32, 4), dtype=np.float32))
-    both = ("--custom-ops", operators, "--custom-ops", library)
-    int8 = ("--quantize", "int8", "--calibration-data", data)
-    define = ("--model-def", f"{network}/network.py:Network", "-o", tmp_path / "models")
 
-    convkit.converted(network, *define, *both, *int8)
+    outcome = page.run(2, REGISTERED + IN_THE_LIBRARYS, "--quantize", "int8", "--calibration-data", data)
 
-    model = tmp_path / "models" / "network"
-    assert operators_of(model / "1" / "model.onnx") >= {"example.ops::ScaledSigmoid", "QuantizeLinear"}
-    assert libraries_of(model)[0].name == "libscaled.so"
+    assert outcome.exit_status == 0, outcome.stderr
+    assert operators_of(page.published("my_model") / "1" / "model.onnx") >= {
+        "example.ops::ScaledSigmoid",
+        "QuantizeLinear",
+    }
 
 
 def test_a_file_that_is_none_is_refused_before_anything_runs(tmp_path: Path) -> None:
