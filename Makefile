@@ -15,7 +15,7 @@ FOR_DEMO := $(VENV)/.installed-torch
 FOR_TESTS := $(VENV)/.installed-test
 DEMO_READY = $(if $(wildcard $(FOR_TESTS)),$(FOR_TESTS),$(FOR_DEMO))
 
-.PHONY: help demo test fuzz soak rtx zoo ready lint format bench backend docs docs-accuracy pin clean
+.PHONY: help demo test fuzz soak rtx zoo ready lint format bench backend docs docs-picture docs-accuracy pin clean
 
 help:
 	@echo 'make demo    install with PyTorch, convert a sample model into ./models'
@@ -30,6 +30,7 @@ help:
 	@echo 'make backend every one of onnx'"'"'s own backend tests, of which `make test` runs a sixth (minutes)'
 	@echo 'make docs    write docs/errors.md, docs/recipe_keys.md and docs/reference.md anew from the source'
 	@echo 'make docs-accuracy  convert the sample models in every precision, write docs/accuracy.md anew (minutes)'
+	@echo 'make docs-picture   convert a sample model, write the picture of its report, docs/report.png (needs chromium)'
 	@echo 'make pin     write constraints.txt anew from $(VENV)'
 	@echo 'make clean   remove environments, caches and what the demo made'
 
@@ -77,6 +78,9 @@ docs: $(FOR_TESTS)
 	$(BIN)/python docs/make_errors.py
 	$(BIN)/python docs/make_recipe_keys.py
 	$(BIN)/python docs/make_reference.py
+
+docs-picture: $(FOR_TESTS)
+	$(BIN)/python docs/make_picture.py
 
 docs-accuracy: $(FOR_TESTS)
 	$(BIN)/python docs/make_accuracy.py

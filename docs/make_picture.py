@@ -58,6 +58,8 @@ def screenshot(report: Path, to: Path) -> None:
     ]
     command += [f"--window-size={WIDTH},{HEIGHT}", f"--screenshot={to}", report.resolve().as_uri()]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
+    if not to.is_file():
+        raise SystemExit(f"{browser} has drawn nothing of {report}")
 
 
 def small(png: bytes) -> bytes:
