@@ -1,6 +1,6 @@
 """Write accuracy.md: what every precision, calibration method and target does to the sample models, on held-out labels.
 
-    python docs/make_accuracy.py
+    python docs/make_accuracy.py [MODEL ...]    # of those alone, the others' figures as they stand on the page
 
 Every figure comes from `convkit.convert` with `--eval-data`, or, for the one way of quantizing that convkit does not
 offer, from the steps behind it. Results are remembered in .cache/accuracy; the first run takes minutes.
@@ -8,6 +8,7 @@ offer, from the steps behind it. Results are remembered in .cache/accuracy; the 
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -43,10 +44,16 @@ MODELS = {
     "digits_keras": "TensorFlow, convolutional network, digits of 8x8 pixels",
     "digits_mobile": "PyTorch, depthwise convolutions, digits of 32x32 pixels; the one that INT8 hurts",
     "python_lines": "PyTorch, transformer, lines of Python",
+    "python_names": "PyTorch, mixture of experts with two tasks, embeddings; of `uses`, the first of its outputs",
+    "python_docs": "TensorFlow, two texts through one encoder, embeddings",
 }
 TARGETS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tensorrt": "TensorRT, emulated"}
 MAX_DROP = "1%"
 DEPTHWISE = "digits_mobile"
+DEPTHWISE_TITLE = "The depthwise network"
+BUDGET_TITLE = "Within the budget"
+REFUSED_TITLE = "Refused"
+TOOLS = ("onnxruntime", "openvino")
 
 HEAD = """\
 # Accuracy of the sample models
@@ -77,7 +84,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Models that the search for one within the budget judged."""
     found: str = ""
     """How the one that was found is quantized."""
-    samples: int = 0
 
 
 def ways() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -135,7 +141,6 @@ def outcome_of(report: Report, graph: Path | None) -> Outcome:
         convolutions=convolutions_in(graph) if graph is not None else None,
         judged=len(report.trials),
         found=best.what if best is not None else "",
-        samples=accuracy.samples,
     )
 
 
@@ -180,29 +185,41 @@ def plain(model: str) -> Outcome:
         )
 
 
-def page() -> str:
-    """Convert everything, and return the text of accuracy.md."""
+Found = Mapping[str, Mapping[str, Mapping[str, Outcome]]]
+"""What was found, by model, way and target."""
+
+
+def page(models: list[str]) -> str:
+    """Convert these models, and return the text of accuracy.md; of the others it says what it said."""
+    made = ", ".join(f"{name} {version}" for name, version in sorted(library_versions(TOOLS).items()))
+    old = sections(PAGE.read_text(encoding="utf-8")) if len(models) < len(MODELS) else {}
+    if old and made not in old[""]:
+        raise SystemExit(f"accuracy.md was written with other versions than {made}: make docs-accuracy does all models")
     found: dict[str, dict[str, dict[str, Outcome]]] = {}
-    for model in MODELS:
+    for model in models:
         for way, options in ways():
             for target in TARGETS:
                 sys.stderr.write(f"{model}, {way}, {target}\n")
                 found.setdefault(model, {}).setdefault(way, {})[target] = judge(model, target, options)
-    samples = [outcome.samples for outcome in _all(found) if outcome.samples]
-    versions = library_versions(("onnxruntime", "openvino"))
-    parts = [
-        HEAD.format(
-            made=", ".join(f"{name} {version}" for name, version in sorted(versions.items())),
-            sample=f"{1 / max(samples):.4f} to {1 / min(samples):.4f}",
-            drop=MAX_DROP,
-        )
-    ]
-    parts += [section(model, outcomes) for model, outcomes in found.items()]
-    return "\n".join([*parts, depthwise(found[DEPTHWISE]), budgets(found), refusals(found)])
+    samples = [held_out_samples(model) for model in MODELS]
+    head = HEAD.format(made=made, sample=f"{1 / max(samples):.4f} to {1 / min(samples):.4f}", drop=MAX_DROP)
+    parts = [section(model, found[model]) if model in found else old[model] for model in MODELS]
+    repaired = depthwise(found[DEPTHWISE]) if DEPTHWISE in found else old[DEPTHWISE_TITLE]
+    return "\n".join([head, *parts, repaired, budgets(found, old), refusals(found, old)])
 
 
-def _all(found: Mapping[str, Mapping[str, Mapping[str, Outcome]]]) -> Iterator[Outcome]:
-    return (outcome for ways in found.values() for targets in ways.values() for outcome in targets.values())
+def sections(text: str) -> dict[str, str]:
+    """Cut a page into its sections, each with its heading, by title; what stands above them has none."""
+    head, *rest = re.split(r"\n(?=## )", text)
+    return {"": head, **{part.partition("\n")[0].removeprefix("## "): part for part in rest}}
+
+
+def held_out_samples(model: str) -> int:
+    """Return how many labels there are."""
+    import numpy as np
+
+    with np.load(ROOT / "sample_models" / model / "heldout.npz") as data:
+        return len(data["labels"])
 
 
 def section(model: str, outcomes: Mapping[str, Mapping[str, Outcome]]) -> str:
@@ -227,24 +244,30 @@ def depthwise(outcomes: Mapping[str, Mapping[str, Outcome]]) -> str:
     ]
     cells = [[name, top1(each), lost(each), work(each), counted(each)] for name, each in rows]
     heading = ["INT8 for ONNX Runtime", "top-1", "lost", "low-precision work", "convolutions in INT8"]
-    return f"## The depthwise network\n\n{DEPTHWISE}.\n\n{table(heading, cells)}"
+    return f"## {DEPTHWISE_TITLE}\n\n{DEPTHWISE}.\n\n{table(heading, cells)}"
 
 
-def budgets(found: Mapping[str, Mapping[str, Mapping[str, Outcome]]]) -> str:
+def budgets(found: Found, old: Mapping[str, str]) -> str:
     """Return how each model was brought within the budget."""
+    said = [line[2:-2].split(" | ") for line in old.get(BUDGET_TITLE, "").splitlines() if line.startswith("| ")]
     rows = []
-    for model, outcomes in found.items():
-        for target, each in outcomes[f"int8, within {MAX_DROP}"].items():
+    for model in MODELS:
+        if model not in found:
+            rows += [row for row in said if row[0] == model]
+            continue
+        for target, each in found[model][f"int8, within {MAX_DROP}"].items():
             if not each.refused:
                 rows.append([model, TARGETS[target], top1(each), lost(each), str(each.judged), each.found])
     heading = ["model", "target", "top-1", "lost", "models judged", "how"]
-    return f"## Within the budget\n\n`--quantize int8 --max-drop {MAX_DROP}`.\n\n{table(heading, rows)}"
+    return f"## {BUDGET_TITLE}\n\n`--quantize int8 --max-drop {MAX_DROP}`.\n\n{table(heading, rows)}"
 
 
-def refusals(found: Mapping[str, Mapping[str, Mapping[str, Outcome]]]) -> str:
+def refusals(found: Found, old: Mapping[str, str]) -> str:
     """Return the reasons, each once."""
-    said = dict.fromkeys(outcome.refused for outcome in _all(found) if outcome.refused)
-    return "## Refused\n\n" + "".join(f"- {reason}\n" for reason in said)
+    said = [line.removeprefix("- ") for line in old.get(REFUSED_TITLE, "").splitlines() if line.startswith("- ")]
+    outcomes = (outcome for ways in found.values() for targets in ways.values() for outcome in targets.values())
+    reasons = dict.fromkeys([*said, *(outcome.refused for outcome in outcomes if outcome.refused)])
+    return f"## {REFUSED_TITLE}\n\n" + "".join(f"- {reason}\n" for reason in reasons)
 
 
 def top1(outcome: Outcome) -> str:
@@ -276,6 +299,9 @@ def table(heading: list[str], rows: list[list[str]]) -> str:
 
 
 if __name__ == "__main__":
-    text = page()
+    chosen = sys.argv[1:] or list(MODELS)
+    if unknown := set(chosen) - set(MODELS):
+        raise SystemExit(f"no such model: {', '.join(sorted(unknown))}; there are: {', '.join(MODELS)}")
+    text = page(chosen)
     PAGE.write_text(text, encoding="utf-8")
     sys.stderr.write(f"{PAGE.relative_to(ROOT)}: {text.count(chr(10))} lines\n")

@@ -1,7 +1,5 @@
 """The data that the sample models for digits learn from: scikit-learn's bundled 8x8 handwritten digits."""
 
-import json
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+
+from sample_models import writing
 
 CALIBRATION_SAMPLES = 160
 HELD_OUT_SAMPLES = 450
@@ -51,25 +51,14 @@ def write_data(folder: Path, train: Digits, held_out: Digits, *, channel_axis: i
 
 def write_config(folder: Path, *, batch_size: int, image_dims: list[int], output: str) -> None:
     """Write config.txt for one float input `image` and one float output of ten classes."""
-
-    def tensor(name: str, dims: list[int]) -> dict[str, object]:
-        return {"name": name, "data_type": "float", "dims": dims, "node_name": name}
-
-    config = {
-        "batch_size": batch_size,
-        "input": [tensor("image", image_dims)],
-        "output": [tensor(output, [-1, 10])],
-    }
-    (folder / "config.txt").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    writing.write_config(
+        folder,
+        batch_size=batch_size,
+        inputs=[writing.tensor("image", "float", image_dims)],
+        outputs=[writing.tensor(output, "float", [-1, 10])],
+    )
 
 
 def record_accuracy(folder: Path, scores: NDArray[np.float32], held_out: Digits) -> None:
-    """Print the top-1 accuracy of `scores` [n, 10] and put it into the README's line `Held-out accuracy: ...`."""
-    correct = int((scores.argmax(axis=1) == held_out.labels).sum())
-    line = f"Held-out accuracy: {correct / len(scores):.4f} ({correct} of {len(scores)})"
-    readme = folder / "README.md"
-    text, replaced = re.subn(r"^Held-out accuracy: .*$", line, readme.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    if replaced != 1:
-        raise ValueError(f"{readme}: expected one line 'Held-out accuracy: ...', found {replaced}")
-    readme.write_text(text, encoding="utf-8")
-    print(line)
+    """Print the top-1 accuracy of `scores` [n, 10] and put it into the README."""
+    writing.record_accuracy(folder, {"Held-out accuracy": scores.argmax(axis=1) == held_out.labels})

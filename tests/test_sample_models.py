@@ -15,6 +15,8 @@ CNN = SAMPLE_MODELS / "digits_cnn"
 KERAS = SAMPLE_MODELS / "digits_keras"
 MOBILE = SAMPLE_MODELS / "digits_mobile"
 LINES = SAMPLE_MODELS / "python_lines"
+NAMES = SAMPLE_MODELS / "python_names"
+DOCS = SAMPLE_MODELS / "python_docs"
 MACHINE_PATH = re.compile(rb"/(?:home|root|tmp|usr|Users)/|site-packages|" + re.escape(str(SAMPLE_MODELS).encode()))
 
 
@@ -41,8 +43,13 @@ def measured_accuracy(scores: NDArray[np.float32], labels: NDArray[np.int64]) ->
     return f"{correct / len(labels):.4f}", correct, len(labels)
 
 
-def test_the_sample_models_are_under_two_megabytes_together() -> None:
-    assert sum(path.stat().st_size for path in shipped_files()) < 2_000_000
+def test_the_sample_models_are_under_three_megabytes_together_and_none_above_one() -> None:
+    by_model = dict.fromkeys(SAMPLE_MODELS.iterdir(), 0)
+    for path in shipped_files():
+        by_model[SAMPLE_MODELS / path.relative_to(SAMPLE_MODELS).parts[0]] += path.stat().st_size
+
+    assert sum(by_model.values()) < 3_000_000
+    assert max(by_model.values()) < 1_000_000
 
 
 def test_no_file_of_the_sample_models_names_a_path_of_the_machine_that_made_it() -> None:
@@ -89,7 +96,7 @@ def test_the_list_of_sample_models_gives_each_with_its_accuracy() -> None:
 
     found = dict(re.findall(r"^\| \[(\w+)\].*\| ([\d.]+) \|$", listed, re.MULTILINE))
 
-    assert found == {folder.name: documented_accuracy(folder)[0] for folder in (CNN, KERAS, MOBILE, LINES)}
+    assert found == {folder.name: documented_accuracy(folder)[0] for folder in (CNN, KERAS, MOBILE, LINES, NAMES, DOCS)}
 
 
 def test_pytorch_reads_the_held_out_lines_as_well_as_the_readme_says() -> None:
@@ -136,6 +143,82 @@ def test_calibration_and_held_out_lines_are_ascii_ended_by_the_mask_and_none_is_
         lines[name] = {line.tobytes() for line in tokens}
 
     assert lines["calibration"].isdisjoint(lines["heldout"])
+
+
+def test_pytorch_recommends_names_as_well_as_the_readme_says_and_better_than_their_popularity_does() -> None:
+    import torch
+
+    model = runpy.run_path(str(NAMES / "model.py"))["load_model"]()
+    with np.load(NAMES / "heldout.npz") as data:
+        pairs = dict(data)
+    labels = {"uses": pairs.pop("labels"), "defines": pairs.pop("labels_defines")}
+    with torch.inference_mode():
+        uses, defines = model(**{name: torch.from_numpy(array) for name, array in pairs.items()})
+
+    found = {"Held-out accuracy": (uses, "uses"), "Held-out accuracy of defines": (defines, "defines")}
+    for title, (logits, task) in found.items():
+        accuracy = documented_accuracy(NAMES, title)
+        assert accuracy == measured_accuracy(logits.numpy(), labels[task])
+        assert float(accuracy[0]) >= float(documented_accuracy(NAMES, f"By the name alone, {task}")[0]) + 0.03
+
+
+def test_the_recommenders_ids_lie_in_the_ranges_of_config_txt_and_no_calibration_pair_is_held_out() -> None:
+    inputs = json.loads((NAMES / "config.txt").read_text(encoding="utf-8"))["input"]
+    pairs = {}
+    for name in ("calibration", "heldout"):
+        with np.load(NAMES / f"{name}.npz") as data:
+            for tensor in inputs:
+                array = data[tensor["name"]]
+                assert [-1, *array.shape[1:]] == tensor["dims"]
+                if "range" in tensor:
+                    low, high = tensor["range"]
+                    assert array.dtype == np.int64
+                    assert ((array >= low) & (array <= high)).all()
+            pairs[name] = set(zip(data["module"][:, 0].tolist(), data["name"][:, 0].tolist(), strict=True))
+
+    assert pairs["calibration"].isdisjoint(pairs["heldout"])
+
+
+def test_the_recommenders_tasks_use_every_expert_and_weigh_them_differently() -> None:
+    import torch
+
+    model = runpy.run_path(str(NAMES / "model.py"))["load_model"]()
+    weights: dict[str, torch.Tensor] = {}
+    for task in ("uses", "defines"):
+        gate = getattr(model, task).gate
+        gate.register_forward_hook(lambda _module, _inputs, out, task=task: weights.update({task: out.softmax(dim=1)}))
+    with np.load(NAMES / "heldout.npz") as data, torch.inference_mode():
+        model(**{name: torch.from_numpy(data[name]) for name in ("module", "package", "name", "features")})
+
+    for shares in weights.values():
+        assert shares.mean(dim=0).min() > 0.02
+    assert (weights["uses"] - weights["defines"]).abs().mean() > 0.02
+
+
+def test_tensorflow_matches_texts_as_well_as_the_readme_says_and_better_than_common_words_do() -> None:
+    match, labels = matched()
+
+    assert documented_accuracy(DOCS) == measured_accuracy(match, labels)
+    assert float(documented_accuracy(DOCS)[0]) >= float(documented_accuracy(DOCS, "By words in common")[0]) + 0.03
+
+
+def test_what_stands_behind_the_end_of_a_text_changes_nothing() -> None:
+    match, _ = matched(slice(50))
+    longer, _ = matched(slice(50), behind=7)
+
+    np.testing.assert_allclose(longer, match, atol=1e-5)
+
+
+def matched(rows: slice = slice(None), behind: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """What the SavedModel says of held-out pairs with so many zeros more behind each text, and their labels."""
+    import tensorflow as tf
+
+    serving = tf.saved_model.load(str(DOCS)).signatures["serving_default"]
+    with np.load(DOCS / "heldout.npz") as data:
+        texts = {name: np.pad(data[name][rows], ((0, 0), (0, behind))) for name in ("summary", "body")}
+        labels = data["labels"][rows]
+    answers = serving(**{name: tf.constant(text) for name, text in texts.items()})
+    return answers["match"].numpy(), labels
 
 
 @pytest.mark.parametrize(("per_channel", "at_most"), [(False, 0.6), (True, 0.9)])

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from sample_models import digits
+from sample_models import digits, torch_training
 from sample_models.digits_cnn.model import DigitsCNN, load_model
 
 FOLDER = Path(__file__).parent
@@ -21,26 +22,27 @@ def train(data: digits.Digits) -> DigitsCNN:
     """Adam with a one-cycle learning rate, on images moved by up to one pixel."""
     rng = np.random.default_rng(0)
     model = DigitsCNN().train()
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
-    steps_per_epoch = len(data.labels) // BATCH
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=EPOCHS * steps_per_epoch)
     loss_function = nn.CrossEntropyLoss()
-    for _ in range(EPOCHS):
-        order = rng.permutation(len(data.labels))[: steps_per_epoch * BATCH]
-        for chosen in np.split(order, steps_per_epoch):
-            images = torch.from_numpy(digits.shifted(data.images[chosen], rng)).unsqueeze(1)
-            loss = loss_function(model(images), torch.from_numpy(data.labels[chosen]))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+
+    def loss_of(rows: NDArray[np.int64]) -> Tensor:
+        images = torch.from_numpy(digits.shifted(data.images[rows], rng)).unsqueeze(1)
+        return loss_function(model(images), torch.from_numpy(data.labels[rows]))
+
+    torch_training.fit(
+        model,
+        loss_of,
+        samples=len(data.labels),
+        size=BATCH,
+        epochs=EPOCHS,
+        rng=rng,
+        optimizer=torch.optim.AdamW(model.parameters(), weight_decay=1e-2),
+        max_lr=5e-3,
+    )
     return model
 
 
 def main() -> None:
-    torch.manual_seed(0)
-    torch.set_num_threads(1)  # sums in one order, on any number of cores
-    torch.use_deterministic_algorithms(True)
+    torch_training.repeatable()
     training, held_out = digits.split()
     torch.save(train(training).state_dict(), FOLDER / "model.pth")
     digits.write_config(FOLDER, batch_size=8, image_dims=[-1, 1, 8, 8], output="logits")

@@ -3,19 +3,14 @@
 From the repository's root: python -m sample_models.digits_keras.train
 """
 
-import os
 from pathlib import Path
 
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # both are read once, when TensorFlow is imported
-os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # sums in one order, on any processor
+from sample_models import batches, digits, keras_training  # before TensorFlow
 
+# isort: split
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers
-from numpy.typing import NDArray
-
-from sample_models import digits
 
 FOLDER = Path(__file__).parent
 EPOCHS = 30
@@ -42,16 +37,14 @@ def train(data: digits.Digits) -> keras.Model:
     """Adam with a cosine-decayed learning rate, on images moved by up to one pixel."""
     rng = np.random.default_rng(0)
     model = network()
-    steps_per_epoch = len(data.labels) // BATCH
+    steps = EPOCHS * batches.steps_per_epoch(len(data.labels), BATCH)
     model.compile(
-        optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-3, EPOCHS * steps_per_epoch)),
+        optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-3, steps)),
         loss={"probs": keras.losses.SparseCategoricalCrossentropy()},
     )
-    for _ in range(EPOCHS):
-        order = rng.permutation(len(data.labels))[: steps_per_epoch * BATCH]
-        for chosen in np.split(order, steps_per_epoch):
-            images = digits.shifted(data.images[chosen], rng)[..., np.newaxis]
-            model.train_on_batch(images, {"probs": data.labels[chosen]})
+    for rows in batches.shuffled(len(data.labels), size=BATCH, epochs=EPOCHS, rng=rng):
+        images = digits.shifted(data.images[rows], rng)[..., np.newaxis]
+        model.train_on_batch(images, {"probs": data.labels[rows]})
     return model
 
 
@@ -62,21 +55,14 @@ def export(model: keras.Model) -> None:
     (FOLDER / "assets").rmdir()
 
 
-def exported_probs(images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the SavedModel on disk answers to images [n, 8, 8]: [n, 10]."""
-    loaded = tf.saved_model.load(str(FOLDER))
-    answer = loaded.signatures["serving_default"](image=tf.constant(images[..., np.newaxis]))
-    return answer["probs"].numpy()
-
-
 def main() -> None:
-    keras.utils.set_random_seed(0)
-    tf.config.experimental.enable_op_determinism()
+    keras_training.repeatable()
     training, held_out = digits.split()
     export(train(training))
     digits.write_config(FOLDER, batch_size=0, image_dims=[-1, 8, 8, 1], output="probs")
     digits.write_data(FOLDER, training, held_out, channel_axis=-1)
-    digits.record_accuracy(FOLDER, exported_probs(held_out.images), held_out)
+    probs = keras_training.exported_answers(FOLDER, image=held_out.images[..., np.newaxis])["probs"]
+    digits.record_accuracy(FOLDER, probs, held_out)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from sample_models import digits
+from sample_models import digits, torch_training
 from sample_models.digits_mobile.model import DigitsMobile, InvertedResidual, load_model
 
 FOLDER = Path(__file__).parent
@@ -54,27 +54,28 @@ def train(data: digits.Digits) -> DigitsMobile:
     rng = np.random.default_rng(0)
     model = DigitsMobile().train()
     spread_scales(model, SPREAD)
-    steps_per_epoch = len(data.labels) // BATCH
-    optimizer = torch.optim.Adam(model.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=EPOCHS * steps_per_epoch)
     loss_function = nn.CrossEntropyLoss()
-    for _ in range(EPOCHS):
-        order = rng.permutation(len(data.labels))[: steps_per_epoch * BATCH]
-        for chosen in np.split(order, steps_per_epoch):
-            images = enlarged(digits.shifted(data.images[chosen], rng))
-            noisy = (images + rng.normal(0, NOISE, images.shape)).clip(0, 1).astype(np.float32)
-            loss = loss_function(model(torch.from_numpy(noisy).unsqueeze(1)), torch.from_numpy(data.labels[chosen]))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+
+    def loss_of(rows: NDArray[np.int64]) -> Tensor:
+        images = enlarged(digits.shifted(data.images[rows], rng))
+        noisy = (images + rng.normal(0, NOISE, images.shape)).clip(0, 1).astype(np.float32)
+        return loss_function(model(torch.from_numpy(noisy).unsqueeze(1)), torch.from_numpy(data.labels[rows]))
+
+    torch_training.fit(
+        model,
+        loss_of,
+        samples=len(data.labels),
+        size=BATCH,
+        epochs=EPOCHS,
+        rng=rng,
+        optimizer=torch.optim.Adam(model.parameters()),
+        max_lr=5e-3,
+    )
     return model
 
 
 def main() -> None:
-    torch.manual_seed(0)
-    torch.set_num_threads(1)  # sums in one order, on any number of cores
-    torch.use_deterministic_algorithms(True)
+    torch_training.repeatable()
     training, held_out = digits.split()
     torch.save(train(training).state_dict(), FOLDER / "model.pth")
     training, held_out = (digits.Digits(enlarged(part.images), part.labels) for part in (training, held_out))

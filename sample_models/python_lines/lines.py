@@ -1,7 +1,6 @@
 """Lines of Python's standard library, what kind each is, and what each of its characters is; found by `tokenize`."""
 
 import keyword
-import sysconfig
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sample_models.standard_library import sources
 
 LENGTH = 64
 SHORTEST = 8
@@ -18,18 +19,6 @@ DEFINITIONS = ("def", "class", "@", "async")
 IMPORTS = ("import", "from")
 ASSIGNMENTS = frozenset(["=", "+=", "-=", "*=", "/=", "//=", "%=", "**=", "&=", "|=", "^=", ">>=", "<<=", "@=", ":"])
 LAYOUT = (tokenize.INDENT, tokenize.DEDENT, tokenize.NEWLINE, tokenize.NL, tokenize.ENDMARKER, tokenize.ENCODING)
-PACKAGES = (
-    "asyncio",
-    "concurrent",
-    "email",
-    "http",
-    "importlib",
-    "json",
-    "logging",
-    "multiprocessing",
-    "unittest",
-    "xml",
-)
 
 
 class Line(NamedTuple):
@@ -54,8 +43,7 @@ class Lines(NamedTuple):
 
 def split(train: int, held_out: int) -> tuple[Lines, Lines]:
     """As many lines of either part, each kind in equal shares, no line twice; every fifth module is held out."""
-    library = Path(sysconfig.get_paths()["stdlib"])
-    files = sorted([*library.glob("*.py"), *(file for name in PACKAGES for file in (library / name).glob("**/*.py"))])
+    files = sources()
     rng = np.random.default_rng(0)
     seen: set[str] = set()
     held = _chosen(_lines(files[::5], seen), held_out, rng)

@@ -3,15 +3,15 @@
 From the repository's root: python -m sample_models.python_lines.train
 """
 
-import json
-import re
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from sample_models import torch_training, writing
 from sample_models.python_lines.lines import KINDS, TAGS, Lines, split
 from sample_models.python_lines.model import PythonLines, load_model
 
@@ -24,24 +24,26 @@ HELD_OUT_SAMPLES = 800
 
 def train(data: Lines) -> PythonLines:
     """AdamW with a one-cycle learning rate, on the sum of both outputs' losses."""
-    rng = np.random.default_rng(0)
     model = PythonLines().train()
-    steps_per_epoch = len(data.kinds) // BATCH
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=EPOCHS * steps_per_epoch)
-    for _ in range(EPOCHS):
-        order = rng.permutation(len(data.kinds))[: steps_per_epoch * BATCH]
-        for chosen in np.split(order, steps_per_epoch):
-            longest = int(data.mask[chosen].sum(axis=1).max())
-            tokens, mask, tag = (torch.from_numpy(a[chosen, :longest]) for a in (data.tokens, data.mask, data.tags))
-            kinds, tags = model(tokens, mask)
-            loss = cross_entropy(kinds, torch.from_numpy(data.kinds[chosen]))
-            loss = loss + cross_entropy(tags.flatten(0, 1), tag.flatten(), ignore_index=-1)
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
+
+    def loss_of(rows: NDArray[np.int64]) -> Tensor:
+        longest = int(data.mask[rows].sum(axis=1).max())
+        tokens, mask, tag = (torch.from_numpy(a[rows, :longest]) for a in (data.tokens, data.mask, data.tags))
+        kinds, tags = model(tokens, mask)
+        loss = cross_entropy(kinds, torch.from_numpy(data.kinds[rows]))
+        return loss + cross_entropy(tags.flatten(0, 1), tag.flatten(), ignore_index=-1)
+
+    torch_training.fit(
+        model,
+        loss_of,
+        samples=len(data.kinds),
+        size=BATCH,
+        epochs=EPOCHS,
+        rng=np.random.default_rng(0),
+        optimizer=torch.optim.AdamW(model.parameters(), weight_decay=1e-2),
+        max_lr=3e-3,
+        clip=1.0,
+    )
     return model
 
 
@@ -49,18 +51,18 @@ def write_config(folder: Path) -> None:
     """Write config.txt: batch and length are free, characters are ASCII, lines have up to 128 of them."""
     lengths = {"min_dims": [1, 8], "opt_dims": [1, 64], "max_dims": [8, 128]}
 
-    def tensor(name: str, data_type: str, dims: list[int], **more: object) -> dict[str, object]:
-        return {"name": name, "data_type": data_type, "dims": dims, "node_name": name, **more}
-
-    config = {
-        "batch_size": 8,
-        "input": [
-            tensor("tokens", "int64", [-1, -1], range=[32, 126], **lengths),
-            tensor("mask", "int64", [-1, -1], range=[0, 1], **lengths),
+    writing.write_config(
+        folder,
+        batch_size=8,
+        inputs=[
+            writing.tensor("tokens", "int64", [-1, -1], range=[32, 126], **lengths),
+            writing.tensor("mask", "int64", [-1, -1], range=[0, 1], **lengths),
         ],
-        "output": [tensor("kind", "float", [-1, len(KINDS)]), tensor("tags", "float", [-1, -1, len(TAGS)])],
-    }
-    (folder / "config.txt").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        outputs=[
+            writing.tensor("kind", "float", [-1, len(KINDS)]),
+            writing.tensor("tags", "float", [-1, -1, len(TAGS)]),
+        ],
+    )
 
 
 def write_data(folder: Path, training: Lines, held_out: Lines) -> None:
@@ -72,29 +74,19 @@ def write_data(folder: Path, training: Lines, held_out: Lines) -> None:
 
 
 def record_accuracy(folder: Path, held_out: Lines) -> None:
-    """Print the accuracy of both outputs and put it into the README's lines `Held-out accuracy: ...`."""
+    """Print the accuracy of both outputs and put it into the README."""
     with torch.inference_mode():
         kinds, tags = load_model()(torch.from_numpy(held_out.tokens), torch.from_numpy(held_out.mask))
-    readme = folder / "README.md"
-    text = readme.read_text(encoding="utf-8")
     shown = held_out.mask > 0
     rights = {
         "Held-out accuracy": kinds.numpy().argmax(axis=1) == held_out.kinds,
         "Held-out accuracy of tags": tags.numpy().argmax(axis=2)[shown] == held_out.tags[shown],
     }
-    for title, right in rights.items():
-        line = f"{title}: {right.mean():.4f} ({right.sum()} of {right.size})"
-        text, replaced = re.subn(rf"^{title}: .*$", line, text, flags=re.MULTILINE)
-        if replaced != 1:
-            raise ValueError(f"{readme}: expected one line '{title}: ...', found {replaced}")
-        print(line)
-    readme.write_text(text, encoding="utf-8")
+    writing.record_accuracy(folder, rights)
 
 
 def main() -> None:
-    torch.manual_seed(0)
-    torch.set_num_threads(1)  # sums in one order, on any number of cores
-    torch.use_deterministic_algorithms(True)
+    torch_training.repeatable()
     training, held_out = split(train=32_000, held_out=HELD_OUT_SAMPLES)
     torch.save(train(training).state_dict(), FOLDER / "model.pth")
     write_config(FOLDER)

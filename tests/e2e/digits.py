@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 from collections.abc import Mapping
 from functools import cached_property
@@ -29,9 +30,18 @@ class Digits:
 
     @cached_property
     def held_out(self) -> Mapping[str, Array]:
-        """The inputs, and `labels`, of the first output."""
+        """The inputs under their wire names, and `labels`, of the first output."""
         with np.load(self.folder / "heldout.npz") as data:
-            return dict(data)
+            return {**self._on_the_wire(data), "labels": data["labels"]}
+
+    def write_calibration(self, path: Path) -> None:
+        """Write the calibration data under their wire names, for what knows no other."""
+        with np.load(self.calibration) as data:
+            np.savez(path, **self._on_the_wire(data))
+
+    def _on_the_wire(self, data: Mapping[str, Array]) -> dict[str, Array]:
+        config = json.loads((self.folder / "config.txt").read_text(encoding="utf-8"))
+        return {tensor["node_name"]: data[tensor["name"]] for tensor in config["input"]}
 
     @property
     def inputs(self) -> dict[str, Array]:
@@ -58,8 +68,12 @@ class Digits:
         import tensorflow as tf
 
         serving = tf.saved_model.load(str(self.folder)).signatures["serving_default"]
-        scores: Array = serving(image=tf.constant(self.images))[self.output].numpy()
-        return scores
+        names = serving.structured_input_signature[1]
+        with np.load(self.folder / "heldout.npz") as data:
+            answers = serving(**{name: tf.constant(data[name]) for name in names})
+        [scores] = answers.values()
+        found: Array = scores.numpy()
+        return found
 
     @property
     def sources(self) -> dict[str, Path]:
@@ -82,3 +96,5 @@ CNN = Digits("digits_cnn", outputs=("logits",), max_batch_size=8, trust=True)
 KERAS = Digits("digits_keras", outputs=("probs",), max_batch_size=0, trust=False)
 MOBILE = Digits("digits_mobile", outputs=("logits",), max_batch_size=8, trust=True)
 LINES = Digits("python_lines", outputs=("kind", "tags"), max_batch_size=8, trust=True)
+NAMES = Digits("python_names", outputs=("uses", "defines"), max_batch_size=64, trust=True)
+DOCS = Digits("python_docs", outputs=("StatefulPartitionedCall:0",), max_batch_size=16, trust=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from e2e.command import Command, Outcome
-from e2e.digits import CNN, KERAS, LINES, MOBILE, Digits
+from e2e.digits import CNN, DOCS, KERAS, LINES, MOBILE, NAMES, Digits
 
 PRECISIONS = {
     "onnxruntime": ("fp32", "dynamic", "int8"),
@@ -44,7 +44,7 @@ CASES = [
     for digits in (CNN, KERAS)
     for target, precisions in PRECISIONS.items()
     for precision in precisions
-] + [Case(digits, "onnxruntime", "fp32") for digits in (MOBILE, LINES)]
+] + [Case(digits, "onnxruntime", "fp32") for digits in (MOBILE, LINES, NAMES, DOCS)]
 
 
 class Conversion(NamedTuple):

@@ -19,17 +19,17 @@ from convkit.graph.present import interface_of
 from convkit.pipeline.artifact import gather, use_scratch
 from convkit.spec.options import Precision
 from e2e.command import Command
-from e2e.digits import CNN, KERAS, LINES, MOBILE, Digits
+from e2e.digits import CNN, DOCS, KERAS, LINES, MOBILE, NAMES, Digits
 from e2e.matrix import Case, Matrix
 
 pytest.importorskip("tensorrt_rtx")
 
 SOURCES = {
     **{digits.name: Case(digits, "tensorrt-rtx", "fp32") for digits in (CNN, KERAS)},
-    **{digits.name: Case(digits, "onnxruntime", "fp32") for digits in (MOBILE, LINES)},
+    **{digits.name: Case(digits, "onnxruntime", "fp32") for digits in (MOBILE, LINES, NAMES, DOCS)},
 }
 """The conversions, among those that other tests need, in which each model's FP32 graph is."""
-MODELS = (CNN, KERAS, MOBILE, LINES)
+MODELS = (CNN, KERAS, MOBILE, LINES, NAMES, DOCS)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS, ids=lambda precision: precision.value)
@@ -40,7 +40,7 @@ def test_its_graph_parses_and_builds(digits: Digits, precision: Precision, matri
     for each in (folder, data):
         each.mkdir()
     shutil.copy(matrix[SOURCES[digits.name]].onnx, folder)
-    shutil.copy(digits.calibration, data)
+    digits.write_calibration(data / "calibration.npz")
     model = Model(files=gather(folder), interface=interface_of(onnx.load(folder / "model.onnx")))
 
     if precision is Precision.INT4:  # none of them has a product that is worth it
