@@ -75,7 +75,7 @@ def test_one_page_has_every_id_once(repository: Path) -> None:
     ids = re.findall(r' id="([^"]+)"', page)
     named = re.findall(r' aria-labelledby="([^"]+)"', page)
     assert len(ids) == len(set(ids))
-    assert set(named) == set(ids)
+    assert set(named) <= set(ids)
     assert page.partition("<body>")[0].count("<title>") == 1
 
 
