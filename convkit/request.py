@@ -59,6 +59,7 @@ OPTIONS: dict[str, str] = {
     "export.state_key": "--state-key",
     "export.signature": "--signature",
     "export.opset": "--opset",
+    "export.layout": "--layout",
     "export.tensor_names": "--tensor-names",
     "export.max_batch_size": "--max-batch-size",
     "export.samples": "--samples",

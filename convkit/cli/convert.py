@@ -14,7 +14,7 @@ from convkit.cli.watch import watcher
 from convkit.errors import TrustError, UsageError
 from convkit.request import OPTIONS, make_request
 from convkit.sources.trust import TRUST_ALL
-from convkit.spec.options import CalibrationMethod, EngineMode, MeasureMode, Precision, TensorNames
+from convkit.spec.options import CalibrationMethod, EngineMode, MeasureMode, Precision, TensorLayout, TensorNames
 from convkit.spec.recipe import Table, merge, parse_setting
 from convkit.targets.onnxruntime_options import AcceleratorName
 
@@ -49,6 +49,7 @@ def command(
         list[str] | None,
         typer.Option(metavar="LIB.so|FILE.py", help="Operators of your own, for ONNX Runtime or PyTorch; repeatable."),
     ] = None,
+    layout: Annotated[TensorLayout | None, typer.Option(help="TensorFlow's images: as they are, or turned.")] = None,
     tensor_names: Annotated[TensorNames | None, typer.Option(help="Which of config.txt's names clients use.")] = None,
     quantize: Annotated[Precision | None, typer.Option(help="Precision to write.")] = None,
     calibration_data: Annotated[
@@ -141,6 +142,7 @@ def command(
         "export.state_key": state_key,
         "export.signature": signature,
         "export.opset": opset,
+        "export.layout": layout and layout.value,
         "export.tensor_names": tensor_names and tensor_names.value,
         "export.max_batch_size": max_batch_size,
         "export.samples": samples,

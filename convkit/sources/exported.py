@@ -5,6 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from convkit.graph.model import Model, Tensors
+from convkit.pipeline.artifact import Artifact
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """A model in a form that the framework's exporter takes."""
+
+    files: Artifact
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):

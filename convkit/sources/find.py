@@ -15,6 +15,8 @@ from convkit.sources.source import ending_of, other_endings
 from convkit.spec.wording import printable
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".pt2", ".bin", ".ckpt")
+KERAS = (".keras", ".h5", ".hdf5")
+FROZEN = ".pb"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _DEPTH = 6
 
@@ -103,16 +105,17 @@ def _framework(file: Path) -> Framework | str:
         return Framework.TENSORFLOW
     if file.suffix == ".onnx":
         return Framework.ONNX
+    if file.suffix in (*KERAS, FROZEN):
+        return Framework.TENSORFLOW
     if file.suffix in _TORCH_SUFFIXES:
         return Framework.PYTORCH
     if (ending := ending_of(file)) is not None:
         return other_endings()[ending]
-    hint = {
-        ".pb": "a frozen graph carries no signature: export a SavedModel",
-        ".keras": "export it first: keras.saving.load_model(path).export(folder)",
-        ".h5": "export it first: keras.saving.load_model(path).export(folder)",
-    }.get(file.suffix, "convkit takes .pth, .pt, .pt2, a SavedModel's folder, and .onnx")
-    raise InputError(f"{file} is no model that convkit takes", hint=hint, code="source.unknown-kind")
+    raise InputError(
+        f"{file} is no model that convkit takes",
+        hint="convkit takes .pth, .pt, .pt2, a SavedModel's folder, .keras, .h5, a frozen .pb, and .onnx",
+        code="source.unknown-kind",
+    )
 
 
 def _unreadable(path: Path) -> InputError:
@@ -123,7 +126,7 @@ def _file_in(folder: Path) -> Path:
     """Find the one model in a folder: in itself, else in the nearest folders below that may be read."""
     if not os.access(folder, os.R_OK | os.X_OK):
         raise _unreadable(folder)
-    for models_in in (_models_in, _other_models_in):
+    for models_in in (_models_in, _less_surely_models_in, _other_models_in):
         candidates = _nearest(folder, models_in)
         if len(candidates) > 1:
             preferred = [file for file in candidates if file.name in ("model.pth", "saved_model.pb")]
@@ -137,7 +140,8 @@ def _file_in(folder: Path) -> Path:
             return candidates[0]
     raise InputError(
         f"{folder} holds no model",
-        hint="it should hold a model.pth, .pt or .pt2, a saved_model.pb with its variables, or an .onnx file",
+        hint="it should hold a model.pth, .pt or .pt2, a saved_model.pb with its variables, a .keras, .h5 or frozen "
+        ".pb, or an .onnx file",
         code="source.missing",
     )
 
@@ -157,6 +161,11 @@ def _models_in(folder: Path) -> Iterator[Path]:
     for file in sorted(folder.iterdir()):
         if file.is_file() and (file.suffix in (".pth", ".pt", ".pt2", ".onnx") or file.name == "saved_model.pb"):
             yield file
+
+
+def _less_surely_models_in(folder: Path) -> Iterator[Path]:
+    """Yield what may as well be the weights of a model beside it."""
+    yield from (file for file in sorted(folder.iterdir()) if file.is_file() and file.suffix in (*KERAS, FROZEN))
 
 
 def _other_models_in(folder: Path) -> Iterator[Path]:

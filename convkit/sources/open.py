@@ -6,9 +6,8 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from convkit.errors import InputError, MissingError
+from convkit.errors import InputError, MissingError, UsageError
 from convkit.graph.model import Tensors
-from convkit.graph.operator_times import OperatorTimes
 from convkit.graph.present import wanted_interface
 from convkit.pipeline.artifact import Artifact, gather
 from convkit.pipeline.runner import Contender, Runner
@@ -16,12 +15,13 @@ from convkit.pipeline.stopwatch import Timing
 from convkit.sources.answers import Questions
 from convkit.sources.exported import Exported
 from convkit.sources.find import Found, Framework
-from convkit.sources.saved_model import members_of, refuse_outside, refuse_reaching_out
+from convkit.sources.saved_model import refuse_outside
 from convkit.sources.source import Source, open_other
+from convkit.sources.tensorflow_open import open_tensorflow
 from convkit.sources.torch_file import open_torch
 from convkit.sources.trust import require_trust
 from convkit.spec.metadata import Metadata
-from convkit.spec.options import ExportOptions
+from convkit.spec.options import ExportOptions, TensorLayout
 from convkit.spec.paths import is_plain
 from convkit.spec.tensor import Interface
 from convkit.spec.wording import printable
@@ -43,14 +43,21 @@ def open_source(
 
     Raises:
         InputError: it is of a kind that convkit does not take, or lacks its metadata.
+        UsageError: an option is not for its framework.
         TrustError: exporting would run code that nobody trusts.
         MissingError: the framework is not installed.
     """
+    if options.layout is not TensorLayout.KEEP and found.framework is not Framework.TENSORFLOW:
+        raise UsageError(
+            f"--layout {options.layout.value}: {found.path} is {found.written_by}, and is served as it is",
+            hint="leave it out: it is for TensorFlow, whose images have their channels last",
+            code="usage.layout",
+        )
     match found.framework:
         case Framework.PYTORCH:
             source: Source = open_torch(found, metadata, options, trust, command)
         case Framework.TENSORFLOW:
-            source = SavedModelFolder(found, metadata, options)
+            source = open_tensorflow(found, metadata, options, trust, command)
         case Framework.ONNX:
             source = OnnxFile(found, metadata, options)
         case _:
@@ -74,83 +81,6 @@ def require_extra(extra: str) -> None:
             hint=f'pip install "convkit[{extra}]"',
             code="missing.extra",
         )
-
-
-class SavedModelFolder:
-    """A TensorFlow SavedModel."""
-
-    environment = "tensorflow"
-
-    def __init__(self, found: Found, metadata: Metadata | None, options: ExportOptions) -> None:
-        folder = Path(found.folder)
-        refuse_reaching_out(found.path)
-        self.files = gather(folder, members_of(folder))
-        self.metadata = metadata
-        self.options = options
-        self.kind = "TensorFlow SavedModel"
-
-    def export(self, run: Runner, *, samples: Artifact | None, max_opset: int) -> Exported:
-        """See `Source.export`; tf2onnx writes the opset that it is asked for."""
-        from convkit.sources.tensorflow import export_saved_model
-
-        del max_opset
-        return run(
-            export_saved_model,
-            self.files,
-            folder=".",
-            metadata=self.metadata,
-            options=self.options,
-            samples=samples,
-        )
-
-    def contender(self, exported: Exported, *, seconds: float) -> Contender[Timing]:
-        """See `Source.contender`."""
-        from convkit.sources.tensorflow import time_saved_model
-
-        return Contender(
-            time_saved_model,
-            self.files,
-            folder=".",
-            metadata=self.metadata,
-            options=self.options,
-            inputs=exported.samples,
-            seconds=seconds,
-        )
-
-    def profiled(self, run: Runner, exported: Exported, *, seconds: float) -> OperatorTimes:
-        """See `Profiling.profiled`."""
-        from convkit.sources.tensorflow_profile import profile_saved_model
-
-        return run(
-            profile_saved_model,
-            self.files,
-            folder=".",
-            metadata=self.metadata,
-            options=self.options,
-            inputs=exported.samples,
-            seconds=seconds,
-        )
-
-    def answers(self, run: Runner, questions: Questions) -> Tensors:
-        """See `Answering.answers`."""
-        from convkit.sources.tensorflow import answer_saved_model
-
-        return run(
-            answer_saved_model,
-            self.files,
-            folder=".",
-            metadata=self.metadata,
-            options=self.options,
-            questions=questions,
-        )
-
-    def describe(self, run: Runner) -> Interface:
-        """See `Describing.describe`."""
-        from convkit.sources.tensorflow import read_signature
-
-        if self.metadata is not None:
-            return wanted_interface(self.metadata, self.options.tensor_names, self.options.max_batch_size)
-        return run(read_signature, self.files, folder=".", options=self.options)
 
 
 class OnnxFile:

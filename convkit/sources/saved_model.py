@@ -14,9 +14,12 @@ from pathlib import Path, PurePosixPath
 from convkit.errors import InputError
 from convkit.graph.wire import BYTES, WireError, fields, mapped
 
-_META_GRAPH, _GRAPH, _ASSET = 2, 2, 6
-_ASSET_NAME = 2
+_META_GRAPH, _GRAPH, _SIGNATURE, _ASSET, _OBJECTS = 2, 2, 5, 6, 7
+_ASSET_NAME, _SIGNATURE_KEY = 2, 1
 _NODE, _LIBRARY, _FUNCTION, _FUNCTION_NODE, _NODE_OP = 1, 2, 1, 3, 2
+
+_SCHEMA_VERSION_KEY = 0x08
+"""With which a SavedModel begins, and no GraphDef does."""
 
 _REACHING = (b"ReadFile", b"WriteFile", b"MatchingFiles", b"PyFunc", b"PyFuncStateless", b"EagerPyFunc")
 """Operators that read or write any file, or call the Python that the graph was made in."""
@@ -77,12 +80,51 @@ def refuse_reaching_out(file: Path) -> None:
         return
 
 
+def refuse_reaching_graph(file: Path) -> None:
+    """Refuse a file that is no GraphDef, or whose graph reads and writes files itself.
+
+    Raises:
+        InputError: says which.
+    """
+    try:
+        data = mapped(file)
+        if data[0] == _SCHEMA_VERSION_KEY:
+            raise InputError(
+                f"{file} is the saved_model.pb of a SavedModel under another name",
+                hint="call it saved_model.pb, with its folder variables/ beside it",
+                code="source.unreadable",
+            )
+        _refuse_in(file, data)
+    except (WireError, OSError) as error:
+        raise InputError(
+            f"{file} is no frozen graph of TensorFlow: {error}",
+            hint="write a GraphDef in binary form, or export a SavedModel",
+            code="source.unreadable",
+        ) from error
+
+
+def signs_no_function(file: Path) -> bool:
+    """Tell whether TensorFlow 2 wrote a saved_model.pb without a signature. What cannot be parsed: False."""
+    try:
+        graphs = list(_inside(mapped(file), _META_GRAPH))
+        if len(graphs) != 1 or not any(len(objects) for objects in _inside(graphs[0], _OBJECTS)):
+            return False
+        keys = list(_texts(graphs[0], _SIGNATURE, _SIGNATURE_KEY))
+    except (WireError, OSError):
+        return False
+    return all(name.startswith(b"__saved_model") for name in keys)
+
+
 def _refuse_operators(file: Path, data: memoryview) -> None:
     for graph in _inside(data, _META_GRAPH):
         for definition in _inside(graph, _GRAPH):
-            for operator in _operators(definition):
-                if operator in _REACHING:
-                    raise _refused(file, f"has the operator {operator.decode()}, which reaches outside of the model")
+            _refuse_in(file, definition)
+
+
+def _refuse_in(file: Path, definition: memoryview) -> None:
+    for operator in _operators(definition):
+        if operator in _REACHING:
+            raise _refused(file, f"has the operator {operator.decode()}, which reaches outside of the model")
 
 
 def _operators(definition: memoryview) -> Iterator[bytes]:

@@ -14,11 +14,12 @@ from convkit.pipeline.step import observation, step
 from convkit.pipeline.stopwatch import Timing, time_calls
 from convkit.sources.answers import Questions, answer_all
 from convkit.sources.exported import Exported
+from convkit.sources.tensorflow_layout import given_to_callers, given_to_model, turned, turned_metadata
 from convkit.sources.tensorflow_match import Match, match_tensors
 from convkit.sources.tensorflow_model import SavedModel, as_fed, load_saved_model, tensorflow
 from convkit.sources.tensorflow_onnx import DEFAULT_OPSET, count_parameters, to_onnx
 from convkit.spec.metadata import Metadata
-from convkit.spec.options import ExportOptions
+from convkit.spec.options import ExportOptions, TensorLayout
 from convkit.spec.tensor import DType, Interface, TensorSpec
 
 if TYPE_CHECKING:
@@ -48,12 +49,12 @@ def export_saved_model(
     match = match_tensors(saved, metadata)
     inputs, outputs = (tuple(tensor.tensor for tensor in side) for side in (match.inputs, match.outputs))
     opset = options.opset or DEFAULT_OPSET
-    proto = to_onnx(saved, inputs, outputs, opset)
+    proto = to_onnx(saved, inputs, outputs, opset, turned=_to_turn(match, metadata, options))
     _forget_unknown_ranks(proto, match)
     wanted = _wanted(proto, match, metadata, options)
     proto, interface = present(proto, wanted, inputs=inputs, outputs=outputs)
     cases = make_cases(interface, samples)
-    answers = [_answer(saved, match, interface, case) for case in cases]
+    answers = [_answer(saved, match, interface, case, options.layout) for case in cases]
     return Exported(
         model=save_model(proto, interface),
         samples=save_tensors(cases),
@@ -80,7 +81,7 @@ def time_saved_model(
     match = match_tensors(saved, metadata)
     case = next(iter(inputs))
     names = wire_names(match, metadata, options)
-    arguments = [as_fed(case[name]) for name in names]
+    arguments = [as_fed(given_to_model(case[name], options.layout)) for name in names]
     call = saved.session.make_callable(
         [tensor.tensor for tensor in match.outputs], feed_list=[tensor.tensor for tensor in match.inputs]
     )
@@ -94,7 +95,7 @@ def answer_saved_model(
     """Run the SavedModel over evaluation data; see `convkit.sources.answers`."""
     saved = load_saved_model(source, folder, options.signature)
     match = match_tensors(saved, metadata)
-    return answer_all(questions, lambda case: _answer(saved, match, questions.interface, case))
+    return answer_all(questions, lambda case: _answer(saved, match, questions.interface, case, options.layout))
 
 
 @step(version=1, stage="source", title="Read the signature", needs="tensorflow")
@@ -105,7 +106,10 @@ def read_signature(source: Artifact, *, folder: str, options: ExportOptions) -> 
         TensorSpec(
             name=tensor.key,
             dtype=tensor.dtype or DType.FLOAT32,
-            dims=tuple(f"{tensor.key}_{axis}" if dim < 0 else dim for axis, dim in enumerate(tensor.dims or ())),
+            dims=turned(
+                [f"{tensor.key}_{axis}" if dim < 0 else dim for axis, dim in enumerate(tensor.dims or ())],
+                options.layout,
+            ),
         )
         for tensor in match.inputs
     )
@@ -121,8 +125,20 @@ def wire_names(match: Match, metadata: Metadata | None, options: ExportOptions) 
 
 def _wanted(proto: onnx.ModelProto, match: Match, metadata: Metadata | None, options: ExportOptions) -> Interface:
     if metadata is not None:
+        metadata = turned_metadata(metadata, options.layout)
         return wanted_interface(metadata, options.tensor_names, options.max_batch_size)
     return interface_of(_with_keys(proto, match), max_batch_size=options.max_batch_size)
+
+
+def _to_turn(match: Match, metadata: Metadata | None, options: ExportOptions) -> set[str]:
+    """Return the graph's names of the tensors that callers see with their channels first."""
+    if options.layout is not TensorLayout.NCHW:
+        return set()
+    found = (*match.inputs, *match.outputs)
+    dims = [tensor.dims or () for tensor in found]
+    if metadata is not None:  # which knows the rank where the model does not
+        dims = [tensor.dims for tensor in (*metadata.inputs, *metadata.outputs)]
+    return {tensor.tensor for tensor, each in zip(found, dims, strict=True) if len(each) == 4}
 
 
 def _forget_unknown_ranks(proto: onnx.ModelProto, match: Match) -> None:
@@ -158,12 +174,13 @@ def _with_keys(proto: onnx.ModelProto, match: Match) -> onnx.ModelProto:
 
 
 def _answer(
-    saved: SavedModel, match: Match, interface: Interface, case: dict[str, np.ndarray]
+    saved: SavedModel, match: Match, interface: Interface, case: dict[str, np.ndarray], layout: TensorLayout
 ) -> dict[str, np.ndarray]:
     """Run the SavedModel itself on one case; in and out under wire names."""
-    feed = {tensor.tensor: case[spec.name] for tensor, spec in zip(match.inputs, interface.inputs, strict=True)}
+    given = zip(match.inputs, interface.inputs, strict=True)
+    feed = {tensor.tensor: given_to_model(case[spec.name], layout) for tensor, spec in given}
     try:
-        arrays = saved.run([tensor.tensor for tensor in match.outputs], feed)
+        found = saved.run([tensor.tensor for tensor in match.outputs], feed)
     except (tensorflow().errors.OpError, ValueError) as error:
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in case.items())
         text = " ".join((getattr(error, "message", None) or str(error)).split())
@@ -173,6 +190,7 @@ def _answer(
             "'max_dims' bound what is sent, and --samples gives real inputs",
             code="source.forward-failed",
         ) from error
+    arrays = [given_to_callers(array, layout) for array in found]
     for spec, array in zip(interface.outputs, arrays, strict=True):
         _refuse_misfit(spec, array)
     return {spec.name: array for spec, array in zip(interface.outputs, arrays, strict=True)}

@@ -60,17 +60,13 @@ def _refuse_unusable(saved: SavedModel, metadata: Metadata | None) -> None:
             hint="choose another one with --signature",
             code="source.no-such-signature",
         )
-    if saved.signature is None and not saved.is_tf1:
-        raise InputError(
-            "the SavedModel has no signature, and its functions cannot be called without one",
-            hint="save it again with one: tf.saved_model.save(model, folder, signatures=model.function)",
-            code="source.no-signature",
-        )
     if saved.signature is None and metadata is None:
+        ends = saved.ends()
         raise InputError(
-            "the SavedModel has no signature, and there is no config.txt to name its inputs and outputs",
+            "the graph has no signature, and there is no config.txt to name its inputs and outputs",
             hint="write a config.txt with the graph's tensor names as node_name; its placeholders are: "
-            + _listed(saved.inputs),
+            + _listed(saved.inputs)
+            + (f"; nothing reads: {_listed(ends)}" if ends else ""),
             code="source.no-signature",
         )
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SERVE = "serve"
 _DEFAULT_SIGNATURE = "serving_default"
+_NO_ENDS = ("Placeholder", "Const", "VarHandleOp", "VariableV2", "NoOp", "RestoreV2")
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 
@@ -66,7 +67,7 @@ class SavedModel:
             try:
                 meta_graph = tf1.saved_model.load(self.session, tags, str(folder), clear_devices=True)
             except (tensorflow().errors.OpError, OSError, RuntimeError, ValueError) as error:
-                _refuse_unloadable(folder, error)
+                refuse_unloadable(folder, error)
         self._origins = _Origins(self.graph.as_graph_def())
         self.signature = _chosen(meta_graph, signature, folder)
         if self.signature is None:
@@ -89,6 +90,12 @@ class SavedModel:
         """Return the graph's placeholders, which a signature may name or not."""
         found = [op.outputs[0] for op in self.graph.get_operations() if op.type == "Placeholder"]
         return tuple(self._described(tensor.op.name, tensor) for tensor in found)
+
+    def ends(self, most: int = 8) -> tuple[GraphTensor, ...]:
+        """Return tensors that no operation reads, which may well be the graph's outputs; the last `most` of them."""
+        operations = self.graph.get_operations()
+        found = [out for op in operations for out in op.outputs if not out.consumers() and op.type not in _NO_ENDS]
+        return tuple(self._described(tensor.op.name, tensor) for tensor in found[-most:])
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Compute the tensors `outputs` from arrays under the graph's names; strings are ``U`` arrays on both sides."""
@@ -202,7 +209,13 @@ def _meta_graph(folder: Path) -> tuple[list[str], bool]:
     return list(chosen), not by_tags[chosen].object_graph_def.nodes
 
 
-def _refuse_unloadable(folder: Path, error: Exception) -> NoReturn:
+def refuse_unloadable(folder: Path, error: Exception) -> NoReturn:
+    """Raise what TensorFlow's error on loading a SavedModel means.
+
+    Raises:
+        InputError: its files are damaged or missing.
+        StepError: its graph has an operation that this TensorFlow does not know.
+    """
     text = " ".join((getattr(error, "message", None) or str(error)).split())
     if unknown := re.search(r"Op type not registered '([^']+)'", text):
         raise StepError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convkit.errors import InputError, StepError, UsageError
@@ -34,8 +34,12 @@ if TYPE_CHECKING:
 DEFAULT_OPSET = 18
 
 
-def to_onnx(saved: SavedModel, inputs: Sequence[str], outputs: Sequence[str], opset: int) -> onnx.ModelProto:
-    """Convert the part of the graph between two sets of tensors; their names stay, the data layout stays.
+def to_onnx(
+    saved: SavedModel, inputs: Sequence[str], outputs: Sequence[str], opset: int, *, turned: Collection[str] = ()
+) -> onnx.ModelProto:
+    """Convert the part of the graph between two sets of tensors; their names stay.
+
+    The data layout stays, but for the inputs and outputs that are `turned`: they get their channels first.
 
     Raises:
         UsageError: tf2onnx does not write this opset.
@@ -49,7 +53,9 @@ def to_onnx(saved: SavedModel, inputs: Sequence[str], outputs: Sequence[str], op
     put_back(graph_def, weights)
     give_back()
     defaults = _defaults(graph_def, inputs)
-    options = {"opset": opset, "initialized_tables": tables, "use_default": defaults}
+    options: dict[str, Any] = {"opset": opset, "initialized_tables": tables, "use_default": defaults}
+    for side, names in (("inputs", inputs), ("outputs", outputs)):
+        options[f"{side}_as_nchw"] = [name for name in names if name in turned]
     proto = _converted(graph_def, inputs, outputs, weights, options)
     _refuse_leftovers(proto, opset)
     settle(proto)

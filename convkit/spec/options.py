@@ -22,6 +22,15 @@ class TensorNames(Enum):
     NAME = "name"
 
 
+class TensorLayout(Enum):
+    """How callers see a TensorFlow model's images."""
+
+    KEEP = "keep"
+    """As the model has them: channels last."""
+    NCHW = "nchw"
+    """Channels first: every input and output of four dimensions is turned."""
+
+
 class Precision(Enum):
     """What `--quantize` asks for."""
 
@@ -97,6 +106,9 @@ class ExportOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The SavedModel's signature; by default ``serving_default``, or the only one."""
     opset: Annotated[int, msgspec.Meta(ge=13, le=26)] | None = None
     """The ONNX opset to write; by default 20 from PyTorch, 18 from TensorFlow, an ONNX file's own."""
+    layout: TensorLayout = TensorLayout.KEEP
+    """``nchw`` turns every input and output of four dimensions of a TensorFlow model, for callers, samples and
+    config.pbtxt; config.txt goes on to say what the model has."""
     tensor_names: TensorNames = TensorNames.NODE_NAME
     """Which of config.txt's names goes over the wire."""
     max_batch_size: Annotated[int, msgspec.Meta(ge=0)] | None = None

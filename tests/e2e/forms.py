@@ -7,6 +7,9 @@ are held against `answers`, in ONNX Runtime and through Triton.
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -162,6 +165,20 @@ def onnx_file(folder: Path) -> Path:
     return folder
 
 
+def tensorflow_form(name: str) -> Callable[[Path], Path]:
+    """Return what writes a form of TensorFlow's, in a process of its own: TensorFlow and torch are no good company."""
+
+    def write(folder: Path) -> Path:
+        tests = Path(__file__).parents[1]
+        code = "import sys; from pathlib import Path; from e2e import tensorflow_forms as forms; "
+        code += "getattr(forms, sys.argv[1])(Path(sys.argv[2]))"
+        environment = {**os.environ, "PYTHONPATH": str(tests), "CUDA_VISIBLE_DEVICES": ""}
+        subprocess.run([sys.executable, "-c", code, name, str(folder)], check=True, env=environment)
+        return folder
+
+    return write
+
+
 class Form(NamedTuple):
     """How a form is written, and what `convkit convert` needs besides."""
 
@@ -180,4 +197,11 @@ FORMS: dict[str, Form] = {
     "TorchScript": Form(torchscript),
     "exported program": Form(exported_program),
     "ONNX": Form(onnx_file),
+    "SavedModel": Form(tensorflow_form("with_signature")),
+    "SavedModel without signature": Form(tensorflow_form("without_signature")),
+    "SavedModel of TensorFlow 1": Form(tensorflow_form("tensorflow_1_without_signature")),
+    "frozen graph": Form(tensorflow_form("frozen_graph")),
+    "Keras file": Form(tensorflow_form("keras_file")),
+    "Keras HDF5": Form(tensorflow_form("hdf5_file")),
+    "Keras export": Form(tensorflow_form("keras_export")),
 }

@@ -26,6 +26,9 @@ def touch(folder: Path, *names: str) -> Path:
         ("resnet/net.pt", Framework.PYTORCH, "net"),
         ("resnet/net.onnx", Framework.ONNX, "net"),
         ("resnet/saved_model.pb", Framework.TENSORFLOW, "resnet"),
+        ("resnet/model.keras", Framework.TENSORFLOW, "resnet"),
+        ("resnet/net.h5", Framework.TENSORFLOW, "net"),
+        ("resnet/frozen.pb", Framework.TENSORFLOW, "frozen"),
     ],
 )
 def test_a_file_is_known_by_its_ending_and_named_after_itself_or_its_folder(
@@ -84,9 +87,6 @@ def test_links_in_circles_are_not_followed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "hint"),
     [
-        ("net.pb", "export a SavedModel"),
-        ("net.keras", "export it first"),
-        ("net.h5", "export it first"),
         ("net.tflite", "convkit takes .pth"),
         ("net", "convkit takes .pth"),
     ],

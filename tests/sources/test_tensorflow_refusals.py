@@ -48,12 +48,6 @@ def test_the_only_signature_needs_no_name(tmp_path: Path) -> None:
     assert described(export(tmp_path / "model")) == (["x float32[batch, 4]"], ["y float32[batch, 3]"])
 
 
-def test_functions_without_a_signature_are_refused_with_the_way_to_one(tmp_path: Path) -> None:
-    tf.saved_model.save(TwoByTwo(), str(tmp_path / "model"))
-
-    assert "signatures=" in refused(tmp_path / "model").hint
-
-
 def test_a_graph_without_a_signature_needs_config_txt_and_shows_its_placeholders(tmp_path: Path) -> None:
     make_tf1_saved_model(tmp_path / "model", signature=False)
 
