@@ -201,20 +201,6 @@ def test_every_page_is_listed_by_its_task() -> None:
     assert sorted(listed) == sorted(page.name for page in (ROOT / "docs").glob("*.md") if page != INDEX)
 
 
-def test_the_custom_operators_in_the_documents_are_what_pytorch_exports(tmp_path: Path) -> None:
-    in_onnx, in_a_library = blocks((ROOT / "docs" / "custom_ops.md").read_text(encoding="utf-8"), "python")
-    (tmp_path / "operators.py").write_text(in_onnx)
-    (tmp_path / "with_library.py").write_text(
-        in_onnx.replace("mine", "others") + in_a_library.replace("mine", "others")
-    )
-    checked = "import torch, operators, with_library; (write,) = operators.ONNX_TRANSLATIONS.values(); "
-    checked += "print(write(torch.zeros(1), 2.0).item(), *with_library.ONNX_TRANSLATIONS)"
-
-    done = subprocess.run([sys.executable, "-c", checked], cwd=tmp_path, capture_output=True, text=True, check=False)
-
-    assert done.stdout.split() == ["0.5", "others.scaled_sigmoid.default"], done.stderr
-
-
 def test_every_link_in_the_documents_leads_somewhere() -> None:
     for document in DOCUMENTS:
         for target in re.findall(r"\]\(([^)#:]+)\)", FENCE.sub("", document.read_text(encoding="utf-8"))):
