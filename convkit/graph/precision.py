@@ -91,16 +91,18 @@ def _write(model: Model, lowered: Lowered, precision: Precision, *, emulate: boo
     strip_origins(proto)
     proto.graph.ClearField("value_info")
     weights = Weights(model)
+    pairs = (node for node in proto.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear"))
+    scales = {node.input[1] for node in pairs}
     expected = model.files.bytes if emulate else model.files.bytes // 2
     writer = ModelWriter(expected_bytes=expected)
     for name in weights.names:
-        for tensor in _forms(weights.tensor(name), lowered, precision, emulate=emulate):
+        for tensor in _forms(weights.tensor(name), lowered, precision, scales, emulate=emulate):
             writer.add(tensor)
     return writer.finish(proto, model.interface)
 
 
 def _forms(
-    tensor: onnx.TensorProto, lowered: Lowered, precision: Precision, *, emulate: bool
+    tensor: onnx.TensorProto, lowered: Lowered, precision: Precision, scales: set[str], *, emulate: bool
 ) -> Iterable[onnx.TensorProto]:
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
@@ -112,4 +114,7 @@ def _forms(
     if tensor.name in lowered.full:
         yield tensor
     values = numpy_helper.to_array(tensor).astype(helper.tensor_dtype_to_np_dtype(low))
+    if low == TensorProto.FLOAT16 and low_name(tensor.name) in scales:
+        # Runtimes refuse a scale of 0. The least above it makes at most 127 * 6e-8 of what was below 4e-6.
+        values = np.maximum(values, np.finfo(np.float16).smallest_subnormal)
     yield numpy_helper.from_array(values.astype(np.float32) if emulate else values, low_name(tensor.name))
