@@ -204,3 +204,25 @@ def test_an_operator_that_takes_no_16_bits_is_surrounded_by_casts(tmp_path: Path
     assert types_of(done.model)["scales"] == FLOAT
     assert operators(done.model).count("Det") == 1
     np.testing.assert_allclose(answers(done.model, case)[0], answers(model, case)[0], rtol=2e-3, atol=1e-2)
+
+
+def test_the_scale_of_a_channel_of_tiny_weights_does_not_become_0_in_fp16(tmp_path: Path) -> None:
+    kept = weights(8, 3)
+    kept[:, 1] *= 1e-8
+    scale = (np.abs(kept).max(axis=0) / 127).astype(np.float32)
+    stored = {"w": np.rint(kept / scale).astype(np.int8), "s": scale, "z": np.zeros(3, np.int8)}
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["d"], "pair", axis=1),
+        helper.make_node("MatMul", ["x", "d"], ["y"], "product"),
+    ]
+    model = model_of(tmp_path / "m", nodes, stored, {"x": (FLOAT, ["n", 8])}, {"y": ["n", 3]})
+    case = {"x": GENERATOR.standard_normal((5, 8)).astype(np.float32)}
+
+    done = to_sixteen_bits(model, precision=Precision.FP16, samples=one_case(case))
+
+    graph = onnx.load(str(done.model.path)).graph
+    written = [numpy_helper.to_array(each) for each in graph.initializer if each.data_type == TensorProto.FLOAT16]
+    assert [array.shape for array in written] == [(3,)]
+    assert (written[0] > 0).all()
+    [found], [wanted] = answers(done.model, case), answers(model, case)
+    np.testing.assert_allclose(found, wanted, atol=2e-3, rtol=1e-2)
