@@ -17,8 +17,8 @@ from convkit.pipeline.home import default_root
 from convkit.pipeline.identity import cpu_name
 from convkit.pipeline.isolation import SWITCH, can_confine_writes, can_leave_network
 from convkit.report.checkup import CacheFacts, Checkup, Isolation, Part, Reader, Server, System
+from convkit.serving.program import find_program
 from convkit.serving.releases import of_onnxruntime, release
-from convkit.serving.server import find_server
 from convkit.targets.cuda_driver import Gpu, gpu, why_absent
 from convkit.traps import find_traps
 
@@ -127,22 +127,12 @@ _COMPATIBLE = "and version compatible ones from 8.6 on; it builds what convkit h
 
 def _server() -> Server | None:
     try:
-        program = find_server()
+        program = find_program()
     except ConvkitError:
-        return _wheel()
-    name = os.environ.get(_RELEASE_VARIABLE) or None
-    backends = _backends(program.resolve().parents[1])
-    return Server(program=str(program), release=name, backends=backends, reads=_server_reads(name))
-
-
-def _wheel() -> Server | None:
-    """Return the server that the wheel of pytriton brings; it is not on PATH."""
-    spec = importlib.util.find_spec("pytriton")
-    for folder in (spec and spec.submodule_search_locations) or ():
-        root = Path(folder) / "tritonserver"
-        if (root / "bin" / "tritonserver").is_file():
-            return Server(program=str(root / "bin" / "tritonserver"), release=None, backends=_backends(root))
-    return None
+        return None
+    name = os.environ.get(_RELEASE_VARIABLE) or None if program.wheel is None else None
+    backends = _backends(program.wheel or program.path.resolve().parents[1])
+    return Server(program=str(program.path), release=name, backends=backends, reads=_server_reads(name))
 
 
 def _backends(root: Path) -> tuple[str, ...]:

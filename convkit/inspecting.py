@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -68,6 +68,8 @@ class Inspector:
         self.left_out: list[LeftOut] = []
         self.first_error: ConvkitError | None = None
         self.interface: Interface | None = None
+        self.refused: tuple[Untrusted, ...] = ()
+        """What a source has refused to run."""
 
     def attempt(self, what: str, call: Callable[[], _T]) -> _T | None:
         """Return what a call gives; where it is refused, note what cannot be told and why."""
@@ -75,6 +77,8 @@ class Inspector:
             return call()
         except _LEFT_OUT_FOR as error:
             self.first_error = self.first_error or error
+            if isinstance(error, TrustError):
+                self.refused = _files_of(error)
             self.left_out.append(LeftOut(what=what, why=error.message, hint=error.hint, code=error.code))
             return None
 
@@ -89,9 +93,15 @@ class Inspector:
             _COST, lambda: open_source(found, described, request.export, request.trust, _command(request))
         )
         if source is not None:
-            told = msgspec.structs.replace(told, kind=source.kind, trusted=bool(told.untrusted))
+            told = msgspec.structs.replace(told, kind=source.kind)
             told = self._with_cost(told, source) if not self.quick else self._described(told, source)
-            told = msgspec.structs.replace(told, files=_sizes(source.files))
+            refused = self._refused_later(found, source, described) if request.trust and not told.untrusted else ()
+            told = msgspec.structs.replace(
+                told,
+                untrusted=told.untrusted or refused or self.refused,
+                trusted=bool(told.untrusted or refused),
+                files=_sizes(source.files),
+            )
         if self.interface is None and described is not None:
             self.interface = _interface_of(described, request)
         if self.interface is not None:
@@ -100,6 +110,19 @@ class Inspector:
         if not told_anything and self.first_error is not None:
             raise self.first_error
         return told
+
+    def _refused_later(self, found: Found, source: Source, described: Metadata | None) -> tuple[Untrusted, ...]:
+        """List what a trusted source would refuse only as it is exported, as one that is looked into in a worker."""
+        if source.environment != "tensorflow" or self.quick or self.refused:
+            return ()
+        try:
+            distrusting = open_source(found, described, self.request.export, (), _command(self.request))
+            distrusting.export(self.run, samples=self._samples(), max_opset=_ANY_OPSET)
+        except TrustError as error:
+            return _files_of(error)
+        except ConvkitError:  # said where it was exported in earnest
+            return ()
+        return ()
 
     def _probed(self, found: Found) -> Metadata | None:
         """Return what a traced TorchScript file lets be found out of its inputs and outputs."""
@@ -156,7 +179,6 @@ class Inspector:
                 simplified.model,
                 samples=exported.samples,
                 answers=exported.references,
-                weight_bytes=census.weight_bytes,
             ),
         )
         if counted is None:
@@ -217,12 +239,22 @@ def inspect_model(
             told = inspect_published(path, inspector)
         else:
             told = inspector.of_source()
-        left_out = tuple({(each.what, each.why): each for each in (*told.left_out, *inspector.left_out)}.values())
+        left_out = _merged((*told.left_out, *inspector.left_out))
         told = msgspec.structs.replace(told, left_out=left_out, status="partial" if left_out else "ok")
         if target is not None:
             _write(target, inspector)
             told = msgspec.structs.replace(told, draft=str(target))
         return told
+
+
+def _merged(left_out: Iterable[LeftOut]) -> tuple[LeftOut, ...]:
+    """Put together what cannot be told for one and the same reason."""
+    merged: dict[str, LeftOut] = {}
+    for each in left_out:
+        what = merged[each.why].what if each.why in merged else ""
+        joined = each.what if not what or what == each.what else f"{what}; {each.what}"
+        merged[each.why] = msgspec.structs.replace(each, what=joined)
+    return tuple(merged.values())
 
 
 def _told_by_files(request: Request, found: Found) -> Inspection:
@@ -288,10 +320,14 @@ def _untrusted(request: Request, found: Found) -> tuple[Untrusted, ...]:
     try:
         open_source(found, _NOT_DESCRIBED, request.export, (), _command(request))
     except TrustError as error:
-        return tuple(msgspec.convert(file, type=Untrusted, from_attributes=True) for file in error.files)
+        return _files_of(error)
     except ConvkitError:  # said where it is opened in earnest
         return ()
     return ()
+
+
+def _files_of(error: TrustError) -> tuple[Untrusted, ...]:
+    return tuple(msgspec.convert(file, type=Untrusted, from_attributes=True) for file in error.files)
 
 
 def _command(request: Request) -> str:

@@ -42,7 +42,7 @@ def take_census(proto: onnx.ModelProto) -> Census:
             for dim in tensor.dims:
                 count *= dim
             elements += count
-            weight_bits += count * _bits(tensor.data_type)
+            weight_bits += count * bits_of(tensor.data_type)
     return Census(
         nodes=sum(counts.values()),
         operators=dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
@@ -53,7 +53,8 @@ def take_census(proto: onnx.ModelProto) -> Census:
     )
 
 
-def _bits(onnx_type: int) -> int:
+def bits_of(onnx_type: int) -> int:
+    """Return the bits of an element, by ONNX's number for its type."""
     from convkit.spec.tensor import DType
 
     dtype = DType.from_onnx(onnx_type)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from convkit.graph.census import bits_of
 from convkit.graph.model import Model, Tensors, load_model
 from convkit.graph.names import subgraphs
 from convkit.graph.work import Ran, Shape, node_work, ran_operators
 from convkit.pipeline.step import observation
+
+if TYPE_CHECKING:
+    import onnx
 
 _BYTES = {
     **dict.fromkeys(("bool", "int8", "uint8", "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz"), 1.0),
@@ -41,39 +46,52 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
     bytes_moved: int
     """What its operators read and write, weights included, after ONNX Runtime has fused them."""
     bytes_least: int
-    """The weights, the model's inputs and its outputs: what has to be moved however it is computed."""
+    """The weights, the model's inputs and its outputs: what has to be moved however it is computed. Of tables of which
+    a few rows are taken, nothing."""
 
 
 @observation(version=1, stage="check", title="Count what a call costs", needs="onnx")
-def count_call(model: Model, *, samples: Tensors, answers: Tensors, weight_bytes: int) -> Counted:
+def count_call(model: Model, *, samples: Tensors, answers: Tensors) -> Counted:
     """Count one call with the first case of `samples`.
 
     Args:
         model: the graph.
         samples: inputs under their wire names.
         answers: what comes out for them.
-        weight_bytes: those of the graph's weights.
 
     Raises:
         StepError: ONNX Runtime refuses the model or the inputs.
     """
     macs: Counter[str] = Counter()
     by_operator: Counter[str] = Counter()
-    types = {
-        node.name: node.op_type for graph in subgraphs(load_model(model, weights=False).graph) for node in graph.node
-    }
+    graphs = list(subgraphs(load_model(model, weights=False).graph))
+    types = {node.name: node.op_type for graph in graphs for node in graph.node}
     for name, work in node_work.function(model, samples=samples).items():
         macs[work.precision] += work.macs
         by_operator[types.get(name, "others")] += work.macs
-    fused = ran_operators(model, samples, optimized=True)
+    moved = round(sum(map(_moved, ran_operators(model, samples, optimized=True))))
     case, answer = next(iter(samples)), next(iter(answers))
     return Counted(
         shapes={name: tuple(array.shape) for name, array in case.items()},
         macs=dict(macs.most_common()),
         macs_by_operator=dict(by_operator.most_common()),
-        bytes_moved=round(sum(map(_moved, fused))),
-        bytes_least=weight_bytes + sum(array.nbytes for array in (*case.values(), *answer.values())),
+        bytes_moved=moved,
+        bytes_least=min(moved, _read_whole(graphs) + sum(a.nbytes for a in (*case.values(), *answer.values()))),
     )
+
+
+def _read_whole(graphs: Sequence[onnx.GraphProto]) -> int:
+    """Return the bytes of the weights that are read as a whole."""
+    readers = [
+        (name, node.op_type in _GATHERING and not at)
+        for g in graphs
+        for node in g.node
+        for at, name in enumerate(node.input)
+    ]
+    whole = {name for name, is_table in readers if not is_table}
+    weights = [weight for graph in graphs for weight in graph.initializer if weight.name in whole]
+    bits: int = sum(math.prod(weight.dims) * bits_of(weight.data_type) for weight in weights)
+    return bits // 8
 
 
 def _moved(ran: Ran) -> float:

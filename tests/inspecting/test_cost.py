@@ -119,6 +119,28 @@ def test_the_bytes_are_those_that_each_operator_reads_and_writes(inspected: Insp
     assert told.work.intensity == pytest.approx(2 * 105 / 404)
 
 
+def test_of_a_table_the_rows_that_are_taken_are_counted(inspected: Inspect, tmp_path: Path) -> None:
+    """Two rows of 1000 x 4 numbers: two indices of 8 bytes, 8 numbers read and written; then 2 x 4 by 4 x 3."""
+    table = numpy_helper.from_array(np.ones((1000, 4), np.float32), "table")
+    weights = numpy_helper.from_array(np.ones((4, 3), np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "x"], ["h"]), helper.make_node("MatMul", ["h", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.INT64, [2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3])],
+        [table, weights],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "net.onnx"
+    )
+
+    told = inspected(tmp_path / "net.onnx")
+
+    assert told.work is not None
+    assert told.work.bytes_moved == (16 + 2 * 32) + 4 * (8 + 12 + 6)
+    assert told.work.bytes_least == 4 * 12 + 16 + 4 * 6
+
+
 def test_a_reshape_moves_nothing(inspected: Inspect, tmp_path: Path) -> None:
     shape = numpy_helper.from_array(np.array([7, 5], np.int64), "shape")
     nodes = [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Reshape", ["h", "shape"], ["y"])]
