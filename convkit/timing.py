@@ -11,6 +11,7 @@ from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.stopwatch import Timing
 from convkit.report.assemble import Dossier
 from convkit.report.speeds import Speeds
+from convkit.rivals import find_rivals
 from convkit.spec.options import MeasureMode
 from convkit.targets.cuda_driver import gpu_name
 from convkit.targets.onnxruntime import time_onnxruntime
@@ -45,6 +46,7 @@ def time_models(
     if (of_source := order.source.contender(exported, seconds=seconds)) is not None:
         contenders[exported.framework] = _beside_the_engine(of_source, dossier)
     samples = exported.samples
+    contenders |= _rivals(order, run, dossier, baseline, contenders.get(exported.framework))
     contenders[dossier.baseline_label] = Contender(time_onnxruntime, baseline, inputs=samples, seconds=seconds)
     if dossier.compiled is not None and dossier.compiled.timed is not None:
         contenders[dossier.final_label] = dossier.compiled.timed(samples, seconds)
@@ -65,6 +67,26 @@ def time_models(
         alone = measure_latency(run, {dossier.final_label: contender}, mode, fresh=fresh)
     how = dossier.compiled.timed_how if dossier.compiled is not None else ("", "")
     return Speeds(measurement, final=dossier.final_label, batch=dossier.batch, mode=mode, alone=alone, timed_how=how)
+
+
+def _rivals(
+    order: Order, run: Runner, dossier: Dossier, baseline: Model, of_source: Contender[Timing] | None
+) -> dict[str, Contender[Timing]]:
+    """Return what else is timed, with `--measure full` alone; the dossier has a sentence on each, timed or not."""
+    mode, exported = order.request.measure.mode, dossier.exported
+    if mode is not MeasureMode.FULL or exported is None:
+        return {}
+    found = find_rivals(
+        run,
+        of_source,
+        baseline,
+        exported.samples,
+        target=order.target.name,
+        framework=exported.framework,
+        seconds=PLANS[mode].seconds,
+    )
+    dossier.rivals = tuple(rival for rival, _ in found)
+    return {rival.label: contender for rival, contender in found if contender is not None}
 
 
 def _beside_the_engine(of_source: Contender[Timing], dossier: Dossier) -> Contender[Timing]:

@@ -164,6 +164,12 @@ class Runner:
             for contender, results in zip(contenders, entry.result, strict=True)
         ]
 
+    def end_worker(self, environment: str) -> None:
+        """End a worker in which what the run can do without went wrong; the next step there starts another."""
+        worker = self._workers.pop(environment, None)
+        if worker is not None:
+            worker.stop()
+
     def act(self) -> None:
         """Say that what follows has effects outside the cache.
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -58,6 +59,16 @@ EMULATED = (
 )
 
 
+class Rival(NamedTuple):
+    """What else the model was timed in, or why it was not."""
+
+    label: str
+    said: str
+    """A sentence for the report."""
+    is_timed: bool
+    file_bytes: int | None = None
+
+
 class Dossier:
     """All that one run has found so far; every stage adds its part."""
 
@@ -80,6 +91,7 @@ class Dossier:
         self.compiled: Compiled | None = None
         self.checks: list[tuple[str, Verification]] = []
         self.speeds = Speeds()
+        self.rivals: tuple[Rival, ...] = ()
         self.profiles: tuple[document.Profile, ...] = ()
         self.calibration_source = "random"
         self.work: Work | None = None
@@ -260,6 +272,11 @@ class Dossier:
                     parameters=self.exported.parameters,
                 )
             )
+        subjects += [
+            self._subject(rival.label, Role.OTHER, file_bytes=rival.file_bytes)
+            for rival in self.rivals
+            if rival.is_timed
+        ]
         if self.simplified is not None and self.final is not None and self.baseline_label != self.final_label:
             subjects.append(
                 self._subject(
@@ -289,7 +306,7 @@ class Dossier:
         label: str,
         role: Role,
         *,
-        file_bytes: int,
+        file_bytes: int | None,
         parameters: int | None = None,
         census: Census | None = None,
         emulated: bool = False,
@@ -324,7 +341,8 @@ class Dossier:
 
     def _measured_how(self) -> tuple[str, ...]:
         emulated = (EMULATED,) if self.emulated else ()
-        return (*self.speeds.how(), *emulated, *(self.compiled.facts if self.compiled else ()))
+        others = (rival.said for rival in self.rivals)
+        return (*self.speeds.how(), *others, *emulated, *(self.compiled.facts if self.compiled else ()))
 
 
 def staged(run: Runner) -> tuple[document.Stage, ...]:

@@ -45,6 +45,8 @@ class Role(Enum):
 
     SOURCE = "source"
     """The user's model in its own framework."""
+    OTHER = "other"
+    """What else the source or its graph could run in: a figure to compare with."""
     BASELINE = "baseline"
     """The same model as ONNX, in the source's precision."""
     FINAL = "final"
