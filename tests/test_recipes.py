@@ -144,11 +144,14 @@ sign = "key.pem"
 
 [export]
 model_def = "net.py:make"
+state_key = "ema.module"
 signature = "serving_default"
 opset = 17
 tensor_names = "name"
 max_batch_size = 16
 samples = "samples.npz"
+custom_ops = ["operators.py", "libops.so"]
+layout = "nchw"
 
 [quantize]
 precision = "int8"

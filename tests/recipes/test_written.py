@@ -53,8 +53,8 @@ def without_paths(request: Request) -> Any:
     return plain
 
 
-def resolved(path: str | None) -> str | None:
-    return path and os.path.realpath(path)
+def resolved(paths: str | tuple[str, ...] | None) -> list[str]:
+    return [os.path.realpath(path) for path in ((paths,) if isinstance(paths, str) else paths or ())]
 
 
 def assert_same(first: Request, second: Request) -> None:
