@@ -215,7 +215,8 @@ def test_the_scale_of_a_channel_of_tiny_weights_does_not_become_0_in_fp16(tmp_pa
         helper.make_node("DequantizeLinear", ["w", "s", "z"], ["d"], "pair", axis=1),
         helper.make_node("MatMul", ["x", "d"], ["y"], "product"),
     ]
-    model = model_of(tmp_path / "m", nodes, stored, {"x": (FLOAT, ["n", 8])}, {"y": ["n", 3]})
+    inputs = {"x": (FLOAT, ["n", 8])}
+    model = model_of(tmp_path / "m", nodes, stored, inputs, {"y": ["n", 3]}, opset=19)
     case = {"x": GENERATOR.standard_normal((5, 8)).astype(np.float32)}
 
     done = to_sixteen_bits(model, precision=Precision.FP16, samples=one_case(case))
