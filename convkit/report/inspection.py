@@ -75,8 +75,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     bytes_moved: int
     """What the operators read and write, weights included, after ONNX Runtime has fused them."""
     bytes_least: int
-    """The weights, the inputs and the outputs: what is moved at least, if caches hold everything else. Tables of which a
-    few rows are taken are not counted."""
+    """The weights, the inputs and the outputs: what is moved at least, if caches hold everything else. Tables of
+    which a few rows are taken are not counted."""
     intensity: float
     """FLOP (two for each multiply-accumulate) for each byte moved."""
 

@@ -52,11 +52,26 @@ def python_lines() -> int:
     return 2 * (projections + attention + hidden) + width * 8 + length * width * 7
 
 
+def python_names() -> int:
+    """Four experts of 61 to 64 to 32 numbers; for each of two tasks a gate over them, their sum, and a tower."""
+    experts = 4 * (61 * 64 + 64 * 32)
+    task = 61 * 4 + 4 * 32 + 32 * 16 + 16 * 2
+    return experts + 2 * task
+
+
+def python_docs() -> int:
+    """16 and 64 words through one convolution of three words, each with each, and five numbers to 16 to 2."""
+    convolution = (16 + 64) * 32 * 32 * 3
+    return convolution + 16 * 64 * 32 + 5 * 16 + 16 * 2
+
+
 BY_HAND = {
     "digits_cnn": digits_cnn(),
     "digits_mobile": digits_mobile(),
     "digits_keras": digits_keras(),
     "python_lines": python_lines(),
+    "python_names": python_names(),
+    "python_docs": python_docs(),
 }
 
 

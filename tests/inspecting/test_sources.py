@@ -39,7 +39,7 @@ def saved_model(folder: Path) -> Path:
 def plain(form: str) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         FORMS[form].write(folder)
-        (folder / "config.txt").unlink()
+        (folder / "config.txt").unlink(missing_ok=True)
         return folder
 
     return write
@@ -50,6 +50,7 @@ DESCRIBING = {
     "TorchScript": plain("TorchScript"),
     "exported program": plain("exported program"),
     "ONNX": plain("ONNX"),
+    "Keras file": plain("Keras file"),
 }
 """Models that say themselves what they take and give."""
 
