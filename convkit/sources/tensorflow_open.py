@@ -9,6 +9,7 @@ import msgspec
 
 from convkit.errors import InputError
 from convkit.graph.model import Tensors
+from convkit.graph.operator_times import OperatorTimes
 from convkit.graph.present import wanted_interface
 from convkit.pipeline.artifact import Artifact, gather
 from convkit.pipeline.runner import Contender, Runner
@@ -83,6 +84,20 @@ class TensorFlowModel:
         return Contender(
             time_saved_model,
             self._ready or self.files,
+            folder=".",
+            metadata=self.metadata,
+            options=self.options,
+            inputs=exported.samples,
+            seconds=seconds,
+        )
+
+    def profiled(self, run: Runner, exported: Exported, *, seconds: float) -> OperatorTimes:
+        """See `Profiling.profiled`."""
+        from convkit.sources.tensorflow_profile import profile_saved_model
+
+        return run(
+            profile_saved_model,
+            self._saved(run),
             folder=".",
             metadata=self.metadata,
             options=self.options,

@@ -10,8 +10,10 @@ from typing import Any
 from convkit.graph.model import Tensors
 from convkit.graph.operator_times import OperatorTimes, Ran, middle_half, operator_times
 from convkit.pipeline.artifact import Artifact
+from convkit.pipeline.patience import one_run
 from convkit.pipeline.step import observation
 from convkit.sources.tensorflow import wire_names
+from convkit.sources.tensorflow_layout import given_to_model
 from convkit.sources.tensorflow_match import match_tensors
 from convkit.sources.tensorflow_model import as_fed, load_saved_model, tensorflow
 from convkit.spec.metadata import Metadata
@@ -38,7 +40,7 @@ def profile_saved_model(
     saved = load_saved_model(source, folder, options.signature)
     match = match_tensors(saved, metadata)
     case = next(iter(inputs))
-    arguments = [as_fed(case[name]) for name in wire_names(match, metadata, options)]
+    arguments = [as_fed(given_to_model(case[name], options.layout)) for name in wire_names(match, metadata, options)]
     call = saved.session.make_callable(
         [tensor.tensor for tensor in match.outputs],
         feed_list=[tensor.tensor for tensor in match.inputs],
@@ -49,7 +51,8 @@ def profile_saved_model(
     deadline = None
     while len(calls) < _WARM_UP + _MOST_CALLS:
         seen = tf.compat.v1.RunMetadata()
-        call(*arguments, options=traced, run_metadata=seen)
+        with one_run("a call that is profiled"):
+            call(*arguments, options=traced, run_metadata=seen)
         calls.append(list(_ran(seen)))
         if len(calls) == _WARM_UP:
             deadline = time.perf_counter() + seconds

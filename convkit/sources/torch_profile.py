@@ -8,6 +8,7 @@ from collections.abc import Callable
 from convkit.graph.model import Tensors
 from convkit.graph.operator_times import OperatorTimes, Ran, operator_times
 from convkit.graph.present import wanted_interface
+from convkit.pipeline.patience import one_run
 from convkit.pipeline.step import observation
 from convkit.sources.torch_call import how_to_call
 from convkit.sources.torch_module import TorchSource, load_module
@@ -52,7 +53,8 @@ def profiled_calls(call: Callable[[], object], seconds: float) -> OperatorTimes:
         done, deadline = 0, time.perf_counter() + seconds
         with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
             while done < _MOST_CALLS and (not done or time.perf_counter() < deadline):
-                call()
+                with one_run("a call that is profiled"):
+                    call()
                 done += 1
     events = seen.key_averages(group_by_input_shape=True)
     counts: dict[str, int] = {}

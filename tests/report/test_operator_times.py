@@ -13,6 +13,9 @@ from convkit.measure.operators import profile_onnxruntime
 from convkit.report.document import Profile
 from convkit.report.operator_sheet import operator_sections, short_name
 from convkit.report.render import Format, render
+from convkit.sources.source import Profiling
+from convkit.sources.tensorflow_open import TensorFlowModel
+from convkit.sources.torch_file import ProgramFile, TorchFile
 from convkit.sources.torch_profile import profiled_calls
 from convkit.spec.tensor import DType, Interface, TensorSpec
 from tests.report.samples import INT8, faster_report, with_verdict
@@ -58,6 +61,11 @@ def test_torchs_profiler_tells_operators_by_their_shapes_and_counts_no_time_twic
     convolution = next(each for each in times.slowest if "conv" in each.operator)
     assert convolution.name == "1x3x32x32 4x3x3x3"
     assert sum(each.ms for each in times.types) == pytest.approx(times.total_ms)
+
+
+@pytest.mark.parametrize("source", [TensorFlowModel, TorchFile, ProgramFile])
+def test_every_framework_of_our_own_can_be_profiled(source: type) -> None:
+    assert issubclass(source, Profiling)
 
 
 def test_calls_that_a_neighbour_disturbed_do_not_count() -> None:
