@@ -1,7 +1,7 @@
 """A SavedModel's graph to ONNX: variables become constants, functions are inlined, tf2onnx writes the rest.
 
 Its large weights stay out of TensorFlow's passes and out of what tf2onnx writes (see `tensorflow_freeze`): ResNet50
-peaks at 1.4 GB, of which TensorFlow and its session are 0.9, against 8.2 GB of tf2onnx's own way from a SavedModel to
+peaks at 1.3 GB, of which TensorFlow and its session are 0.9, against 7.6 GB of tf2onnx's own way from a SavedModel to
 ONNX (benchmarks/tensorflow_memory.py).
 """
 

@@ -184,6 +184,8 @@ class Form(NamedTuple):
 
     write: Callable[[Path], Path]
     arguments: Callable[[Path], tuple[str, ...]] = lambda _: ()
+    soak: bool = False
+    """Whether its own road is short, and tried by `make soak` alone."""
 
 
 def _trusted(_: Path) -> tuple[str, ...]:
@@ -192,16 +194,16 @@ def _trusted(_: Path) -> tuple[str, ...]:
 
 FORMS: dict[str, Form] = {
     "state dict": Form(state_dict, _trusted),
-    "nested state dict": Form(nested_state_dict, lambda folder: ("--model-def", f"{folder}/net.py:Tagger")),
-    "whole module": Form(whole_module, _trusted),
+    "nested state dict": Form(nested_state_dict, lambda folder: ("--model-def", f"{folder}/net.py:Tagger"), soak=True),
+    "whole module": Form(whole_module, _trusted, soak=True),
     "TorchScript": Form(torchscript),
     "exported program": Form(exported_program),
     "ONNX": Form(onnx_file),
-    "SavedModel": Form(tensorflow_form("with_signature")),
+    "SavedModel": Form(tensorflow_form("with_signature"), soak=True),
     "SavedModel without signature": Form(tensorflow_form("without_signature")),
-    "SavedModel of TensorFlow 1": Form(tensorflow_form("tensorflow_1_without_signature")),
+    "SavedModel of TensorFlow 1": Form(tensorflow_form("tensorflow_1_without_signature"), soak=True),
     "frozen graph": Form(tensorflow_form("frozen_graph")),
     "Keras file": Form(tensorflow_form("keras_file")),
-    "Keras HDF5": Form(tensorflow_form("hdf5_file")),
-    "Keras export": Form(tensorflow_form("keras_export")),
+    "Keras HDF5": Form(tensorflow_form("hdf5_file"), soak=True),
+    "Keras export": Form(tensorflow_form("keras_export"), soak=True),
 }
