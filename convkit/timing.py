@@ -6,6 +6,7 @@ from convkit.graph.model import Model
 from convkit.graph.session import LARGE
 from convkit.measure.latency import PLANS, measure_latency
 from convkit.order import Order
+from convkit.pipeline.allowance import cores
 from convkit.pipeline.events import Warned
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.stopwatch import Timing
@@ -20,6 +21,19 @@ _NO_SELF_CHECK = (
     "a model above 1 GB is timed with no other one in memory, its session opened anew in every round, and not against "
     "itself: what the machine's own scatter makes of two equal models is not known for it"
 )
+
+
+_BUSY = (
+    "speeds were measured while others used the machine: {load} processes wanted to run on {cores} cores in the minute "
+    "before; a library that waits for its threads may look many times as slow as it is"
+)
+_BUSY_FROM = 3
+"""From so many processes for each core on they are not convkit's own."""
+
+
+def busy(load: float | None) -> bool:
+    """Tell whether a load average, in processes that want to run, is more than convkit's own."""
+    return load is not None and load > _BUSY_FROM * cores()
 
 
 def time_models(
@@ -61,6 +75,8 @@ def time_models(
     else:
         run.observe(Warned(code="measure.no-self-check", message=_NO_SELF_CHECK))
     measurement = measure_latency(run, contenders, mode, again=again, fresh=fresh)
+    if busy(load := measurement.conditions.load_before):
+        run.observe(Warned(code="measure.busy", message=_BUSY.format(load=f"{load:.1f}", cores=cores())))
     alone = None
     if dossier.compiled is not None and dossier.compiled.timed_alone is not None:
         contender = dossier.compiled.timed_alone(samples, seconds)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from convkit import timing
 from convkit.measure.conditions import Conditions, conditions, read_moment
 
 
@@ -56,3 +57,9 @@ def test_the_clock_is_that_of_cpuinfo_where_the_system_has_no_governor(tmp_path:
 @pytest.mark.parametrize("moments", [0, 1, 2])
 def test_a_system_that_says_nothing_leaves_everything_unknown(tmp_path: Path, moments: int) -> None:
     assert conditions([read_moment(tmp_path)] * moments) == Conditions()
+
+
+def test_a_load_that_cannot_be_convkits_own_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "cores", lambda: 2)
+
+    assert [timing.busy(load) for load in (None, 0.5, 6.0, 6.1)] == [False, False, False, True]
