@@ -219,6 +219,6 @@ PAYLOADS = (
     Payload("pt2 use_pickle", torch_file(_pt2_pickled_weights, "m.pt2"), _export_load),
     Payload("model.py", _model_py, _run_file),
     Payload("npz", _object_array, _numpy_load, code="data.unreadable", arguments=("--samples", "FOLDER/data.npz")),
-    Payload("Keras Lambda", _keras_lambda, _keras_load, code="source.unknown-kind"),
+    Payload("Keras Lambda", _keras_lambda, _keras_load),
     Payload("SavedModel with WriteFile", _writing_graph, _saved_model_call, code="source.reaches-out"),
 )
