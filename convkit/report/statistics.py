@@ -121,7 +121,7 @@ def smallest_difference(itself: Comparison | None) -> float:
     Args:
         itself: a model against itself, measured as if it were two; None where that was not done.
     """
-    if itself is None or not itself.conclusive:
+    if itself is None or itself.rounds < MIN_ROUNDS or itself.low <= 1 <= itself.high:
         return SMALLEST
     return max(SMALLEST, math.exp(abs(math.log(itself.speedup))) - 1)
 
