@@ -38,11 +38,12 @@ def test_each_step_has_one_line_with_a_bar_and_the_summary_follows(convkit: Prog
         "Simplify the graph",
         "Check the numbers",
         "Write the warm-up",
+        "Write the client",
         "Publish",
     ]
     assert all(line.startswith("✓ ") for line in bars)
     assert all(re.search(r"\d:\d\d:\d\d$", line) for line in bars)  # none is cut off at the right
-    assert sum("MiB" in line for line in bars) == 5
+    assert sum("MiB" in line for line in bars) == 6
     assert sum("remembered" in line for line in bars) == 1
     assert screen.lines.index("net, version 1") > screen.lines.index(bars[-1])
     assert "\x1b[2K" in screen.written  # lines were drawn over
