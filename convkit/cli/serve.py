@@ -51,12 +51,14 @@ def command(
 
 
 def _told(serving: Serving) -> str:
+    from convkit.report.section import printable
+
     lines = [f"Ready: {serving.repository}", f"  HTTP     {serving.http}", f"  gRPC     {serving.grpc}"]
     if serving.metrics:
         lines.append(f"  metrics  {serving.metrics}")
     for model in serving.models:
         lines += ["", f"{model.name}, version {model.version}"]
-        lines += [f"  {line}" for line in (model.client, model.curl) if line]
+        lines += [f"  {printable(line)}" for line in (model.client, model.curl) if line]
     for name in serving.pending:
         lines += ["", f"{name} is not served: its engine is still to be built (convkit build)"]
     return "\n".join([*lines, "", "Ctrl-C ends it."]) + "\n"

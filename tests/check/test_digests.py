@@ -18,6 +18,7 @@ LIVE = [
     "warmup/0-x",
     "1/model.onnx",
     "1/convkit/SHA256SUMS",
+    "1/convkit/client.py",
     "1/convkit/expected.json",
     "1/convkit/manifest.json",
     "1/convkit/references/0000.npz",
@@ -34,6 +35,7 @@ PENDING = [
     "warmup/0-x",
     "pending/1/SHA256SUMS",
     "pending/1/build.json",
+    "pending/1/client.py",
     "pending/1/manifest.json",
     "pending/1/model.onnx",
     "pending/1/model/config.pbtxt",
@@ -88,7 +90,7 @@ def test_what_convkit_publishes_is_found_in_order(published: Path) -> None:
 
     assert (report.status, report.exit_code, report.remarks) == (CheckStatus.OK, ExitStatus.DONE, ())
     (version,) = report.models[0].versions
-    assert (version.version, version.pending, version.recorded, version.files) == (1, False, True, 10)
+    assert (version.version, version.pending, version.recorded, version.files) == (1, False, True, 11)
 
 
 def test_one_model_of_a_repository_can_be_checked_alone(published: Path) -> None:
