@@ -19,6 +19,7 @@ from convkit.pipeline.worker import Worker
 from convkit.report.document import Status
 
 REASONS = {
+    "custom-ops.unknown": "training operators of a domain of their own, which ONNX Runtime does not have",
     "onnxruntime.refused": "Gradient; StringNormalizer with a locale that is not installed",
     "onnxruntime.failed": "sequence_model8, whose published inputs are empty: random ones do not add up",
 }
@@ -55,10 +56,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("backend")
     kept: dict[str, Lasting] = {}
 
-    def worker(environment: str, log: Path, scratch: Path) -> Lasting:
+    def worker(environment: str, log: Path, scratch: Path, *others: object) -> Lasting:
         del scratch  # which a run takes away: this one may write below `folder`
         if environment not in kept or kept[environment].has_ended():
-            kept[environment] = Lasting(environment, log, folder)
+            kept[environment] = Lasting(environment, log, folder, *others)
         return kept[environment]
 
     with pytest.MonkeyPatch.context() as patch:

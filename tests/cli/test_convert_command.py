@@ -195,7 +195,7 @@ def test_a_failed_step_is_status_4_with_its_stage_and_a_report(convkit: Program,
     result = said(convkit("convert", unknown, "-o", "models", "--json", *FAST), 4)
 
     assert result["error"]["stage"] == "source"
-    assert "my.own:Mine" in result["error"]["message"]
+    assert "operator Mine of the domain my.own" in result["error"]["message"]
     assert Path(result["report"]).is_file()
     assert not (convkit.folder / "models").exists()
 

@@ -381,7 +381,7 @@ def test_an_operator_that_onnx_runtime_lacks_is_named(tmp_path: Path) -> None:
     proto = model([node("Mine", ["x"], ["y"], domain="my.own")], outputs=[X], weights=[], domains=[("my.own", 1)])
     proto.graph.output[0].name = "y"
 
-    with pytest.raises(StepError, match=r"my\.own:Mine"):
+    with pytest.raises(StepError, match=r"operator Mine of the domain my\.own"):
         imported(write(tmp_path, proto))
 
 

@@ -261,13 +261,13 @@ def test_a_whole_module_finds_its_class_in_model_py_wherever_it_was_saved(module
 
 
 def test_a_whole_module_without_its_class_says_what_is_missing(tmp_path: Path) -> None:
-    folder = whole_module_folder(tmp_path / "net", module="model")
+    folder = whole_module_folder(tmp_path / "net", module="left_behind")
     (folder / "model.py").unlink()
 
-    with pytest.raises(InputError, match=r"model\.pth cannot be loaded: No module named 'model'") as failed:
+    with pytest.raises(InputError, match=r"model\.pth cannot be loaded: No module named 'left_behind'") as failed:
         load_module(opened(folder, trust=["yes"]).source)
 
-    assert "put model.py beside it" in failed.value.hint
+    assert "put left_behind.py beside it" in failed.value.hint
 
 
 def test_a_model_is_loaded_on_the_cpu_and_in_evaluation_mode(tmp_path: Path) -> None:

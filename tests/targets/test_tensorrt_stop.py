@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,17 @@ def interrupt_at(permille: int, number: int = signal.SIGINT) -> Callable[[Event]
             os.kill(os.getpid(), number)
 
     return observe
+
+
+@pytest.fixture(autouse=True)
+def signals_as_python_has_them() -> Iterator[None]:
+    """Another test of this process may have left the command line's own."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_ctrl_c_ends_a_real_build_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
