@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LONGEST_S = 90.0
 """How long compilation may take: a figure to compare with is not worth minutes."""
+_AGAIN_S = 1.0
 _COMPILERS = ("g++", "clang++", "c++")
 
 _kept: dict[str, Callable[[], object]] = {}
@@ -90,13 +91,16 @@ def _compiled(source: TorchSource, metadata: Metadata, options: ExportOptions, i
 
 @contextlib.contextmanager
 def _no_longer_than(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in what is done within, once so many seconds are over."""
+    """Raise TimeoutError in what is done within, once so many seconds are over.
+
+    Again every second until it has ended: what is raised while an object is taken down, Python passes over.
+    """
 
     def end(*_: object) -> None:
         raise TimeoutError
 
     before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_S)
     try:
         yield
     finally:
