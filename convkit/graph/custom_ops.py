@@ -39,9 +39,12 @@ def register_libraries(options: Any) -> None:
 
 
 def unknown_operator(reason: str) -> StepError | None:
-    """Return what to say where ONNX Runtime's `reason` is an operator that nobody has registered."""
+    """Return what to say where ONNX Runtime's `reason` is an operator that nobody has registered.
+
+    None where ONNX itself defines it: no library of the user's is missing then.
+    """
     found = _UNKNOWN.search(reason)
-    if found is None:
+    if found is None or found["domain"] in _KNOWN_DOMAINS:
         return None
     loaded = ", ".join(path.name for path in libraries())
     return StepError(
