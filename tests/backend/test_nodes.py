@@ -24,7 +24,6 @@ REASONS = {
     "model.none": "no inputs at all",
     "source.opset": "an operator that is younger than the server's ONNX Runtime",
     "source.invalid": "onnx's own checker refuses it",
-    "custom-ops.unknown": "training operators of a domain of their own, which ONNX Runtime does not have",
     "onnxruntime.refused": "ONNX Runtime has no kernel for it",
     "onnxruntime.failed": "ONNX Runtime's kernel fails on the published inputs",
 }
