@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-class _Model:
+class _Model(ABC):
     """One instance of one version of a model."""
 
     file = ""
@@ -58,11 +59,13 @@ class _Model:
             return np.array([str(text).encode() for text in array.reshape(-1)], object).reshape(array.shape)
         return array
 
+    @abstractmethod
     def load(self, path: Path) -> None:
-        raise NotImplementedError
+        """Load the model's file."""
 
+    @abstractmethod
     def run(self, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        raise NotImplementedError
+        """Return the outputs for one batch."""
 
 
 def _texts(array: np.ndarray) -> np.ndarray:

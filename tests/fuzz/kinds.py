@@ -6,6 +6,7 @@ import contextlib
 import io
 import pickle
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
@@ -23,23 +24,24 @@ CANARY = Path("fired")
 """What a hostile pickle would make; relative, so that a case is the same in any folder."""
 
 
-class Kind:
+class Kind(ABC):
     """One kind of input. `prepare` runs once, in the process from which the cases' own are forked."""
 
     share = 1
     """One case where others have so many: these take longer."""
     starts_workers = False
 
+    @abstractmethod
     def prepare(self, folder: Path) -> None:
         """Make the corpus; import what the cases need."""
 
+    @abstractmethod
     def make(self, chance: Random) -> tuple[str, bytes]:
         """Return a spoilt file and its name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, folder: Path, name: str, data: bytes) -> None:
         """Let convkit read it, in an empty folder; anything but a result or a `ConvkitError` is a finding."""
-        raise NotImplementedError
 
 
 class ConfigTxt(Kind):
