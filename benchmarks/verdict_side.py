@@ -37,8 +37,8 @@ def write_network(path: Path) -> None:
 @observation(version=1, stage="measure", title="Time the network", needs="onnx")
 def time_network(*, path: str, seconds: float, session: int, slower: float = 0.0) -> Timing:
     """Time a session, each call made longer by a share of what it took."""
-    kept = kept_session(Path(path), key=f"{path} {session}")
     case = {"x": np.ones((1, 3, 32, 32), np.float32)}
+    kept = kept_session(Path(path), key=f"{path} {session}", case=case)
 
     def call() -> None:
         began = time.perf_counter_ns()
