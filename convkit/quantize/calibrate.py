@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 from convkit.graph.feed import batches
@@ -13,7 +15,7 @@ from convkit.pipeline.allowance import cores
 from convkit.pipeline.artifact import Artifact
 from convkit.pipeline.step import step
 from convkit.quantize.observed import observed_tensors
-from convkit.quantize.probe import Look, Probe
+from convkit.quantize.probe import Looks, Probe
 from convkit.quantize.ranges import Ranges, save_ranges
 from convkit.quantize.statistics import Statistics
 from convkit.spec.tensor import Interface
@@ -21,8 +23,8 @@ from convkit.spec.tensor import Interface
 if TYPE_CHECKING:
     import numpy as np
 
-HELD_BYTES = 100_000_000
-"""Activations held at a time: those of a run, and those of the last that are still being counted."""
+HELD_BYTES = 200_000_000
+"""Activations held at a time, by all threads together."""
 MOST_ROWS = 64
 
 Inputs = Mapping[str, "np.ndarray"]
@@ -55,50 +57,49 @@ def collect_ranges(model: Model, *, data: Artifact | None, samples: int) -> Rang
     rows = batches(model.interface, data, size=1, at_most=samples)
     first = next(rows)
     done = len(next(iter(first.values())))
-    with Probe(model, observed, threads=cores()) as probe:
-        tally = Tally()
-        tally.add(probe.look(first, first_row=0))
-        row_bytes = tally.held // done
-        size = _rows_together(model.interface, row_bytes)
+    probe = Probe(model, observed)
+    tally = Tally()
+    looks = probe.look(first, first_row=0)
+    tally.add(looks)
+    row_bytes = max(1, looks.bytes // done)
+    abreast = max(1, min(cores(), HELD_BYTES // row_bytes))
+    probe.use(cores() // abreast)
+    size = _rows_together(model.interface, HELD_BYTES // (2 * abreast * row_bytes), math.ceil(samples / (2 * abreast)))
+    waiting: deque[Future[Looks]] = deque()
+    pool = ThreadPoolExecutor(abreast)
+    try:
         for portion in _portions(rows, size, first_row=done):
             events.progress(done, samples, "samples")
-            tally.settle(HELD_BYTES - row_bytes * portion.rows)
-            tally.add(probe.look(portion.inputs, first_row=portion.first_row))
+            while len(waiting) >= 2 * abreast:
+                tally.add(waiting.popleft().result())
+            waiting.append(pool.submit(probe.look, portion.inputs, first_row=portion.first_row))
             done += portion.rows
-        tally.settle(0)
-    seen = {name: statistics for name, statistics in tally.total.items() if name not in probe.masks}
-    return save_ranges(seen, observed.views, samples=done)
+        while waiting:
+            tally.add(waiting.popleft().result())
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return save_ranges(tally.ranges(), observed.views, samples=done)
 
 
 class Tally:
-    """What has been counted, and what is being counted while the model runs on."""
+    """What has been counted of every tensor, in the order of the data."""
 
     def __init__(self) -> None:
-        self.total: dict[str, Statistics] = {}
-        self.held = 0
-        """Bytes of the tensors that are not counted yet."""
-        self._waiting: deque[Look] = deque()
+        self._total: dict[str, Statistics] = {}
+        self._masks: set[str] = set()
 
-    def add(self, looks: Iterable[Look]) -> None:
-        """Expect the results of these."""
-        for look in looks:
-            self.held += look.bytes
-            self._waiting.append(look)
-
-    def settle(self, most: int) -> None:
-        """Take in results, in the order in which they were expected, until at most so many bytes are held.
-
-        Raises:
-            StepError: a tensor held NaN or infinity.
-        """
-        while self._waiting and self.held > max(most, 0):
-            look = self._waiting.popleft()
-            statistics = look.statistics.result()
-            self.held -= look.bytes
-            if look.name in self.total:
-                self.total[look.name].merge(statistics)
+    def add(self, looks: Looks) -> None:
+        """Take in what was seen of the next rows."""
+        self._masks |= looks.masks
+        for name, statistics in looks.statistics.items():
+            if name in self._total:
+                self._total[name].merge(statistics)
             else:
-                self.total[look.name] = statistics
+                self._total[name] = statistics
+
+    def ranges(self) -> dict[str, Statistics]:
+        """Return the statistics of each tensor that never held an attention's mask: such a one has no range."""
+        return {name: statistics for name, statistics in self._total.items() if name not in self._masks}
 
 
 def _portions(rows: Iterator[Inputs], size: int, *, first_row: int) -> Iterator[Portion]:
@@ -121,9 +122,9 @@ def _portions(rows: Iterator[Inputs], size: int, *, first_row: int) -> Iterator[
         yield joined()
 
 
-def _rows_together(interface: Interface, row_bytes: int) -> int:
+def _rows_together(interface: Interface, *most: int) -> int:
     """Return how many rows to run at a time: 1 unless every tensor begins with the same dynamic dimension."""
     firsts = {spec.dims[0] if spec.dims else 0 for spec in (*interface.inputs, *interface.outputs)}
     if len(firsts) > 1 or isinstance(firsts.pop(), int):
         return 1
-    return max(1, min(MOST_ROWS, HELD_BYTES // 2 // max(row_bytes, 1)))
+    return max(1, min(MOST_ROWS, *most))

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convkit.errors import StepError
 from convkit.graph.custom_ops import register_libraries
@@ -24,71 +22,66 @@ if TYPE_CHECKING:
 _FLOATS = {"tensor(float)", "tensor(float16)", "tensor(double)"}
 _PREPACKED_BELOW = 500_000_000
 """Bytes of a model above which ONNX Runtime makes no second copy of its weights in the order that its kernels like."""
-MOST_COUNTING = 4
-"""Threads that count. Half of the work holds Python's lock, so more gain nothing."""
 MASK = -1e4
 """A number that attention adds to what must not be attended to is at most this; no range should hold it."""
 
 
-class Look(NamedTuple):
-    """A tensor that is being counted; it is held until the result is there."""
+class Looks(NamedTuple):
+    """What one run has shown."""
 
-    name: str
     bytes: int
-    statistics: Future[Statistics]
+    """Of the tensors that were observed."""
+    statistics: dict[str, Statistics]
+    masks: set[str]
+    """Tensors that were found to hold an attention's mask; their statistics are left out."""
 
 
 class Probe:
-    """An ONNX Runtime session that gives out the observed tensors, and threads that count them.
-
-    Use it as a context manager.
+    """An ONNX Runtime session that gives out the observed tensors. Several threads may look at once.
 
     Args:
         model: a floating point graph.
         observed: the tensors to look at.
-        threads: that the model runs on, and that count.
 
     Raises:
         StepError: ONNX Runtime refuses the model.
     """
 
-    def __init__(self, model: Model, observed: Observed, *, threads: int) -> None:
-        self._session = _open(model, observed, threads)
+    def __init__(self, model: Model, observed: Observed) -> None:
+        self._model = model
+        self._observed = observed
+        self._session = _open(model, observed, threads=1)
         given = {value.name: value.type for value in self._session.get_outputs()}
         taken = {value.name: value.type for value in self._session.get_inputs()}
         self._outputs = [name for name in observed.names if given.get(name) in _FLOATS]
         self._inputs = [name for name in observed.names if taken.get(name) in _FLOATS]
-        self._axes = observed.channel_axes
-        self._pool = ThreadPoolExecutor(min(threads, MOST_COUNTING))
-        self._may_mask = observed.may_mask
-        self.masks: set[str] = set()
-        """Tensors that were found to hold an attention's mask; they have no range."""
 
-    def __enter__(self) -> Self:
-        return self
+    def use(self, threads: int) -> None:
+        """Let each run have so many threads, where it has had one."""
+        if threads > 1:
+            self._session = None  # before its weights are there twice
+            self._session = _open(self._model, self._observed, threads)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def look(self, inputs: Mapping[str, np.ndarray], *, first_row: int) -> Iterator[Look]:
-        """Run the model once, and let other threads count what came of it.
+    def look(self, inputs: Mapping[str, np.ndarray], *, first_row: int) -> Looks:
+        """Run the model once, and count what came of it: each tensor as it is let go.
 
         Args:
             inputs: one batch.
             first_row: which row of the data the batch begins with, for messages.
 
         Raises:
-            StepError: ONNX Runtime fails; or, as the result of a look, a tensor holds NaN or infinity.
+            StepError: ONNX Runtime fails; or a tensor holds NaN or infinity.
         """
         rows = len(next(iter(inputs.values())))
+        size, statistics, masks = 0, {}, set()
         for name, array in self._tensors(inputs):
-            if name in self._may_mask and array.size and array.min() <= MASK:
-                self.masks.add(name)
-                continue
-            axis = self._axes.get(name)
-            yield Look(name, array.nbytes, self._pool.submit(_statistics, name, array, axis, first_row, rows))
+            size += array.nbytes
+            if name in self._observed.may_mask and array.size and array.min() <= MASK:
+                masks.add(name)
+            else:
+                axis = self._observed.channel_axes.get(name)
+                statistics[name] = _statistics(name, array, axis, first_row, rows)
+        return Looks(size, statistics, masks)
 
     def _tensors(self, inputs: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
         """Run the model and yield each tensor, without a copy; its memory is ONNX Runtime's again once it is let go."""
@@ -144,7 +137,7 @@ def _open(model: Model, observed: Observed, threads: int) -> Any:
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     register_libraries(options)
-    # Threads that wait for work would take it from those that count: a third of the processor time.
+    # Threads that wait for work would take it from those that count.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     if model.files.bytes > _PREPACKED_BELOW:
