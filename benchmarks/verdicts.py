@@ -78,6 +78,8 @@ def ask(run: Runner, network: Path, question: str, mode: MeasureMode) -> dict[st
     seconds = time.perf_counter() - began
     speeds = Speeds(measurement, final="after", mode=mode)
     [found] = speeds.comparisons
+    interval = f"{found.low:.4f} to {found.high:.4f}"
+    print(f"{question}: {found.finding.value}, {interval}, {found.rounds} rounds, {seconds:.1f} s", file=sys.stderr)
     return {
         "verdict": found.finding.value,
         "speedup": found.speedup,
