@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from convkit.preflighting import Preflight, Repairs
 from convkit.report import units
+from convkit.report.lines import wrapped
 from convkit.targets.finding import Finding, Weight
 
 if TYPE_CHECKING:
@@ -30,11 +31,16 @@ def show(result: Preflight) -> None:
         markup=False,
         emoji=False,
     )
-    console.print(f"{result.model} for {result.target}, judged by {' and '.join(result.judges)}")
+    _say(console, f"{result.model} for {result.target}, judged by {' and '.join(result.judges)}")
     _show_findings(console, result.findings)
     if result.repairs is not None:
         _show_repairs(console, result.repairs)
-    console.print(_verdict(result))
+    _say(console, _verdict(result))
+
+
+def _say(console: Console, sentence: str) -> None:
+    """Print a sentence, which may hold a path."""
+    console.print(wrapped(sentence, console.width), soft_wrap=True)
 
 
 def _show_findings(console: Console, findings: Sequence[Finding]) -> None:
@@ -75,19 +81,19 @@ def _grouped(findings: Sequence[Finding]) -> list[list[Finding]]:
 def _show_repairs(console: Console, repairs: Repairs) -> None:
     console.print()
     if repairs.recipe:
-        console.print(f"The shapes assumed are in {repairs.recipe}: correct them, and give it to convert --recipe")
+        _say(console, f"The shapes assumed are in {repairs.recipe}: correct them, and give it to convert --recipe")
     if not repairs.made:
-        console.print("Nothing of it can be mended mechanically." if repairs.left else "Nothing is to be mended.")
+        _say(console, "Nothing of it can be mended mechanically." if repairs.left else "Nothing is to be mended.")
         return
-    console.print(f"Mended, in {repairs.path}")
+    _say(console, f"Mended, in {repairs.path}")
     for repair in repairs.made:
         nodes = ", ".join(repair.nodes[:_MOST_NODES]) + (", ..." if len(repair.nodes) > _MOST_NODES else "")
-        console.print(f"  {nodes}: {repair.what}")
+        _say(console, f"  {nodes}: {repair.what}")
     if repairs.left:
         console.print("\nLeft in it")
         _show_findings(console, repairs.left)
     console.print()
-    console.print(_numbers(repairs))
+    _say(console, _numbers(repairs))
 
 
 def _numbers(repairs: Repairs) -> str:

@@ -94,7 +94,7 @@ class _Bars:
                 self._progress.update(self._task, completed=1, total=1, note=note)
                 self._task = None
             case Warned():
-                self._console.print(f"[yellow]warning:[/] {_escaped(event.message)}", highlight=False)
+                self._console.print(f"[yellow]warning:[/] {_escaped(event.message)}", highlight=False, soft_wrap=True)
             case _:
                 pass
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from convkit.report.document import Report
+from convkit.report.lines import wrapped
 from convkit.report.section import Section, Table, Tone, tone
 from convkit.report.sheet import sheet
 
 if TYPE_CHECKING:
     import rich.table
-    from rich.console import Console, RenderableType
+    from rich.console import Console
+    from rich.text import Text
 
 _BAD, _GOOD, _HEADING = "bold red", "green", "bold"
 _TONES: dict[Tone, str] = {"bad": _BAD, "good": _GOOD, "": ""}
@@ -30,7 +32,7 @@ _ROWS_IN_DETAIL = frozenset(
 
 
 def to_terminal(report: Report, *, width: int = 80, color: bool = False, details: bool = True) -> str:
-    """Write a report as lines of at most `width` columns; only a single word of a command may be longer.
+    """Write a report as lines of at most `width` columns; only a path or a single word of a command may be longer.
 
     Without `details` only what most readers want is shown: what got worse, size, speed and the final numbers.
     """
@@ -38,11 +40,11 @@ def to_terminal(report: Report, *, width: int = 80, color: bool = False, details
 
 
 def sections_to_terminal(sections: Iterable[Section], *, width: int = 80, color: bool = False) -> str:
-    """Write sections alone as lines of at most `width` columns."""
+    """Write sections alone as lines of at most `width` columns; only a path or a word of a command may be longer."""
     return _printed(sections, width=width, color=color)
 
 
-def _printed(parts: Iterable[Section | RenderableType], *, width: int, color: bool) -> str:
+def _printed(parts: Iterable[Section | Text], *, width: int, color: bool) -> str:
     from rich.console import Console
 
     page = io.StringIO()
@@ -61,18 +63,18 @@ def _printed(parts: Iterable[Section | RenderableType], *, width: int, color: bo
         if isinstance(part, Section):
             _print_section(console, part)
         else:
-            console.print(part)
+            _print_text(console, part)
     return "\n".join(line.rstrip() for line in page.getvalue().splitlines()) + "\n"
 
 
-def _parts(report: Report, *, details: bool) -> Iterator[Section | RenderableType]:
+def _parts(report: Report, *, details: bool) -> Iterator[Section | Text]:
     from rich.text import Text
 
     laid_out = sheet(report)
     for line in (*laid_out.failed, *laid_out.worse):
         yield Text(line, style=_BAD)
     if laid_out.failed or laid_out.worse:
-        yield ""
+        yield Text()
     yield Text(laid_out.title, style=f"{_HEADING} underline")
     yield Text(laid_out.subtitle, style="dim")
     for line in laid_out.better:
@@ -98,13 +100,34 @@ def _print_section(console: Console, section: Section) -> None:
     from rich.text import Text
 
     console.print()
-    console.print(Text(section.title, style=_HEADING))
+    _print_text(console, Text(section.title, style=_HEADING))
     for line in section.lines:
-        console.print(Text(line, style=_TONES[tone(line)]))
-    if section.table is not None:
+        _print_text(console, Text(line, style=_TONES[tone(line)]))
+    if section.table is not None and section.table.columns:
         console.print(_table(section.table))
+    elif section.table is not None:
+        _print_facts(console, section.table)
     if section.command:
         console.print(Text("  " + _folded(section.command, console.width - 2)), soft_wrap=True)
+
+
+def _print_text(console: Console, text: Text) -> None:
+    """Print a text of one style."""
+    text.plain = wrapped(text.plain, console.width)
+    console.print(text, soft_wrap=True)
+
+
+def _print_facts(console: Console, table: Table) -> None:
+    """Print names and their values beside each other: not as rich's table, which would cut a path."""
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    indent = max((cell_len(name) for name, _ in table.rows), default=0) + 2
+    for name, value in table.rows:
+        lines = wrapped(value, console.width - indent).split("\n")
+        drawn = Text().append(name + " " * (indent - cell_len(name)), style="dim")
+        drawn.append(("\n" + " " * indent).join(lines), style=_TONES[tone(value)])
+        console.print(drawn, soft_wrap=True)
 
 
 def _table(table: Table) -> rich.table.Table:
@@ -112,21 +135,14 @@ def _table(table: Table) -> rich.table.Table:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    drawn = RichTable(
-        box=box.SIMPLE_HEAD if table.columns else None,
-        show_header=bool(table.columns),
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0) if table.columns else (0, 2, 0, 0),
-    )
+    drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for number in range(len(table.align)):
         words = table.align[number] == "l"
         drawn.add_column(
-            Text(_stacked(table, number)) if table.columns else "",
+            Text(_stacked(table, number)),
             justify="left" if words else "right",
-            no_wrap=not words or (number == 0 and not table.columns),
+            no_wrap=not words,
             overflow="fold",
-            style="dim" if number == 0 and not table.columns else "",
         )
     for row in table.rows:
         drawn.add_row(*(Text(cell, style=_TONES[tone(cell)]) for cell in row))

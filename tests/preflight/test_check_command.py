@@ -46,16 +46,26 @@ def test_a_model_that_is_taken_exits_0(check: Any, tmp_path: Path) -> None:
     done = check(saved(conv_network(), tmp_path / "net.onnx"), "--to", "tensorrt")
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert "nothing stands against" in done.stdout
+    assert "nothing stands against" in " ".join(done.stdout.split())
 
 
 def test_a_model_that_is_refused_exits_5_and_names_node_operator_reason_and_fix(check: Any, tmp_path: Path) -> None:
-    done = check(saved(CORPUS["operator_of_ones_own"], tmp_path / "net.onnx"), "--to", "tensorrt-rtx")
+    path = saved(CORPUS["operator_of_ones_own"], tmp_path / "net.onnx")
+    done = check(path.name, "--to", "tensorrt-rtx")
 
     assert done.returncode == 5
     for words in ("1 error", "spell", "Sorcery", "knows neither", "→ export the model with"):
         assert words in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 60
+
+
+def test_the_path_of_a_model_is_shown_whole_however_narrow_the_lines(check: Any, tmp_path: Path) -> None:
+    (tmp_path / ("deep" * 20)).mkdir()
+    path = saved(CORPUS["operator_of_ones_own"], tmp_path / ("deep" * 20) / "net.onnx")
+
+    told = check(path, "--to", "tensorrt-rtx").stdout.split()
+
+    assert (told.count(str(path)), told.count(f"{path}:")) == (1, 1)
 
 
 def test_json_is_one_object_with_every_finding(check: Any, tmp_path: Path) -> None:
