@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +14,10 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become a
 
 
 def open_to_all(folder: Path) -> None:
-    """Let every user pass through pytest's own folders above a test's."""
+    """Let every user pass through the folders above a test's that pytest has made, wherever --basetemp is."""
+    temporary = Path(tempfile.gettempdir()).resolve()
     for above in (folder, *folder.parents):
-        if "pytest" in str(above):
+        if "pytest" in str(above) or temporary in above.parents:
             above.chmod(above.stat().st_mode | 0o055)
 
 

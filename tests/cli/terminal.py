@@ -36,9 +36,9 @@ def run_in_terminal(
     """Run a program in a terminal; each of `answers` is typed once its text has been written."""
     child, terminal = pty.fork()
     if child == 0:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         os.chdir(folder)
         os.execve(command[0], list(command), {**environment, "TERM": "xterm-256color"})
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     written, waiting, deadline = b"", list(answers), time.monotonic() + 90
     while True:
         assert time.monotonic() < deadline, written.decode(errors="replace")

@@ -276,7 +276,7 @@ def test_a_signal_ends_it_at_once_with_its_own_status_and_no_files_left(
 
 
 def wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "it never came to that"
         time.sleep(0.01)

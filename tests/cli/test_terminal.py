@@ -109,7 +109,7 @@ def test_on_a_terminal_trust_is_asked_for_and_no_is_the_answer_that_enter_gives(
     screen = shown(convkit, "convert", stranger, *FAST, answers=(("Run it? [y/N]:", "\r"),))
 
     assert screen.status == 3
-    assert "runs code when it is loaded" in "".join(screen.lines)
+    assert "runs code when it is loaded" in screen.written
     assert "it ran" not in screen.written
 
 

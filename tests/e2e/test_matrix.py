@@ -179,9 +179,8 @@ def test_nothing_that_is_published_names_a_path_of_this_machine(conversion: Conv
 
 def machine_paths(conversion: Conversion) -> list[bytes]:
     source = conversion.case.digits.folder
-    return [str(path).encode() for path in (Path.home(), source.parents[1], conversion.repository.parent)] + [
-        b"site-packages"
-    ]
+    paths = [Path.home(), source.parents[1], conversion.repository.parent]
+    return [str(path).encode() for path in paths if path != path.parent] + [b"site-packages"]
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.precision == "int8"], ids=str)

@@ -324,7 +324,7 @@ with Runner(Cache(Path({str(root)!r})), lambda event: None) as run:
     run(wait, ready={str(ready)!r})
 """
     process = subprocess.Popen([sys.executable, "-c", code], env=WITH_STEPS, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (not ready.exists() or not ready.read_text()) and time.monotonic() < deadline:
         time.sleep(0.01)
     return process, int(ready.read_text())

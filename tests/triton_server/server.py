@@ -327,6 +327,17 @@ def validate_config(repository: Path, name: str, *, config_name: str | None = No
     return "\n".join([f"HTTP {status}: {answer}", *reasons])
 
 
+def command_lines() -> list[str]:
+    """Return the command lines of all processes, their words divided by null characters."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(path.read_text(errors="replace"))
+        except OSError:  # the process ended while we looked
+            continue
+    return lines
+
+
 def _request(url: str, body: Mapping[str, object] | None) -> tuple[int, str]:
     """Send a GET, or a POST where there is a body; return the status (0: nobody listens) and the text."""
     data = None if body is None else json.dumps(body).encode()
