@@ -132,7 +132,8 @@ def _show(report: CheckReport) -> None:
         _show_remark(console, remark)
     counts = [sum(remark.severity.value == name for remark in remarks) for name in _ORDER]
     verdict = "nothing is wrong" if not counts[0] else f"{counts[0]} {'error' if counts[0] == 1 else 'errors'}"
-    console.print(f"{report.repository}: {verdict}; {_count(counts[1], 'warning')}, {_count(counts[2], 'note')}")
+    summary = f"{report.repository}: {verdict}; {_count(counts[1], 'warning')}, {_count(counts[2], 'note')}"
+    console.print(summary, soft_wrap=True)
 
 
 _ORDER = ("error", "warning", "note")
