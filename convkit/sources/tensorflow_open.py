@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from convkit.errors import InputError
-from convkit.graph.model import Tensors
-from convkit.graph.operator_times import OperatorTimes
-from convkit.graph.present import wanted_interface
 from convkit.pipeline.artifact import Artifact, gather
-from convkit.pipeline.runner import Contender, Runner
-from convkit.pipeline.stopwatch import Timing
-from convkit.sources.answers import Questions
+from convkit.pipeline.runner import Runner
 from convkit.sources.code import code_below
-from convkit.sources.exported import Exported
 from convkit.sources.find import FROZEN, KERAS, Found
+from convkit.sources.framework_model import FrameworkModel, Steps
 from convkit.sources.saved_model import members_of, refuse_reaching_graph, refuse_reaching_out, signs_no_function
 from convkit.sources.tensorflow_layout import turned_metadata
 from convkit.sources.trust import TRUST_ALL, Untrusted, require_trust
 from convkit.spec.metadata import Metadata
 from convkit.spec.options import ExportOptions
-from convkit.spec.tensor import Interface
 
 
 def open_tensorflow(
@@ -41,91 +36,35 @@ def open_tensorflow(
     return SavedModelFolder(found, metadata, options)
 
 
-class TensorFlowModel:
+class TensorFlowModel(FrameworkModel):
     """What becomes of a TensorFlow model once it is a SavedModel."""
 
     environment = "tensorflow"
-
-    def __init__(self, files: Artifact, kind: str, metadata: Metadata | None, options: ExportOptions) -> None:
-        self.files = files
-        self.kind = kind
-        self.metadata = metadata
-        self.options = options
-        self._ready: Artifact | None = None
+    _ready: Artifact | None = None
 
     def saved(self, run: Runner) -> Artifact:
         """Return the files of the SavedModel."""
         del run
         return self.files
 
-    def _saved(self, run: Runner) -> Artifact:
-        if self._ready is None:
+    def _steps(self) -> Steps:
+        from convkit.sources import tensorflow, tensorflow_profile
+
+        return Steps(
+            tensorflow.export_saved_model,
+            tensorflow.time_saved_model,
+            tensorflow_profile.profile_saved_model,
+            tensorflow.answer_saved_model,
+            tensorflow.read_signature,
+        )
+
+    def _model(self, run: Runner | None) -> dict[str, Any]:
+        if self._ready is None and run is not None:
             self._ready = self.saved(run)
-        return self._ready
+        return {"source": self._ready or self.files, "folder": "."}
 
-    def export(self, run: Runner, *, samples: Artifact | None, max_opset: int) -> Exported:
-        """See `Source.export`; tf2onnx writes the opset that it is asked for."""
-        from convkit.sources.tensorflow import export_saved_model
-
-        del max_opset
-        return run(
-            export_saved_model,
-            self._saved(run),
-            folder=".",
-            metadata=self.metadata,
-            options=self.options,
-            samples=samples,
-        )
-
-    def contender(self, exported: Exported, *, seconds: float) -> Contender[Timing]:
-        """See `Source.contender`."""
-        from convkit.sources.tensorflow import time_saved_model
-
-        return Contender(
-            time_saved_model,
-            self._ready or self.files,
-            folder=".",
-            metadata=self.metadata,
-            options=self.options,
-            inputs=exported.samples,
-            seconds=seconds,
-        )
-
-    def profiled(self, run: Runner, exported: Exported, *, seconds: float) -> OperatorTimes:
-        """See `Profiling.profiled`."""
-        from convkit.sources.tensorflow_profile import profile_saved_model
-
-        return run(
-            profile_saved_model,
-            self._saved(run),
-            folder=".",
-            metadata=self.metadata,
-            options=self.options,
-            inputs=exported.samples,
-            seconds=seconds,
-        )
-
-    def answers(self, run: Runner, questions: Questions) -> Tensors:
-        """See `Answering.answers`."""
-        from convkit.sources.tensorflow import answer_saved_model
-
-        return run(
-            answer_saved_model,
-            self._saved(run),
-            folder=".",
-            metadata=self.metadata,
-            options=self.options,
-            questions=questions,
-        )
-
-    def describe(self, run: Runner) -> Interface:
-        """See `Describing.describe`."""
-        from convkit.sources.tensorflow import read_signature
-
-        if self.metadata is not None:
-            metadata = turned_metadata(self.metadata, self.options.layout)
-            return wanted_interface(metadata, self.options.tensor_names, self.options.max_batch_size)
-        return run(read_signature, self._saved(run), folder=".", options=self.options)
+    def _as_served(self) -> Metadata | None:
+        return turned_metadata(self.metadata, self.options.layout) if self.metadata is not None else None
 
 
 class SavedModelFolder(TensorFlowModel):
@@ -134,7 +73,7 @@ class SavedModelFolder(TensorFlowModel):
     def __init__(self, found: Found, metadata: Metadata | None, options: ExportOptions) -> None:
         folder = Path(found.folder)
         refuse_reaching_out(found.path)
-        super().__init__(gather(folder, members_of(folder)), "TensorFlow SavedModel", metadata, options)
+        super().__init__("TensorFlow SavedModel", gather(folder, members_of(folder)), metadata, options)
         self._function = options.signature
         self._unsigned = signs_no_function(found.path)
         if self._unsigned:
@@ -160,7 +99,7 @@ class FrozenGraph(TensorFlowModel):
             )
         self._file = found.file
         files = gather(Path(found.folder), [found.file])
-        super().__init__(files, "TensorFlow frozen graph", metadata, options)
+        super().__init__("TensorFlow frozen graph", files, metadata, options)
 
     def saved(self, run: Runner) -> Artifact:
         """See `TensorFlowModel.saved`."""
@@ -178,7 +117,7 @@ class KerasFile(TensorFlowModel):
         self._found = found
         self._trust, self._command = trust, command
         files = gather(Path(found.folder), [found.file])
-        super().__init__(files, "Keras", metadata, options)
+        super().__init__("Keras", files, metadata, options)
 
     def saved(self, run: Runner) -> Artifact:
         """See `TensorFlowModel.saved`.

@@ -6,25 +6,20 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from convkit.errors import InputError, MetadataError
-from convkit.graph.model import Tensors
-from convkit.graph.operator_times import OperatorTimes
-from convkit.graph.present import wanted_interface
 from convkit.pipeline.artifact import Artifact, digest_file, gather
-from convkit.pipeline.runner import Contender, Runner
-from convkit.pipeline.stopwatch import Timing
-from convkit.sources.answers import Questions
+from convkit.pipeline.runner import Runner
 from convkit.sources.checkpoint import Checkpoint, CheckpointKind, read_checkpoint
 from convkit.sources.code import code_below, defines, local_imports
-from convkit.sources.exported import Exported
 from convkit.sources.find import Found
+from convkit.sources.framework_model import FrameworkModel, Steps
 from convkit.sources.torch_module import TorchSource
 from convkit.sources.trust import TRUST_ALL, Untrusted, require_trust
 from convkit.sources.user_code import MODEL_DEF, find_function
 from convkit.spec.metadata import Metadata
 from convkit.spec.options import ExportOptions
-from convkit.spec.tensor import Interface
 
 _SAVED = (CheckpointKind.TORCHSCRIPT, CheckpointKind.EXPORTED)
 """Files that hold the network itself, without Python code."""
@@ -45,10 +40,19 @@ def open_torch(
     return TorchFile(found, checkpoint, metadata, options, trust, command)
 
 
-class TorchFile:
-    """A PyTorch checkpoint: a state dict with a definition, a whole module, or TorchScript."""
+class _TorchModel(FrameworkModel):
+    """A model that torch's worker loads."""
 
     environment = "torch"
+    source: TorchSource
+
+    def _model(self, run: Runner | None) -> dict[str, Any]:
+        del run
+        return {"source": self.source}
+
+
+class TorchFile(_TorchModel):
+    """A PyTorch checkpoint: a state dict with a definition, a whole module, or TorchScript."""
 
     def __init__(
         self,
@@ -65,10 +69,7 @@ class TorchFile:
                 hint=f"write {found.folder}/config.txt (the README shows one), or name it with --config",
                 code="metadata.missing",
             )
-        self.metadata = metadata
-        self.options = options
         scripted = checkpoint.kind is CheckpointKind.TORCHSCRIPT
-        self.kind = "TorchScript" if scripted else "PyTorch"
         folder = Path(found.folder)
         _refuse_useless(options, checkpoint, found)
         has_loader = options.model_def is None and not scripted and (folder / "model.py").is_file()
@@ -84,11 +85,12 @@ class TorchFile:
         sealed = TRUST_ALL not in trust
         trusted = {Path(file.path).relative_to(folder).as_posix() for file in untrusted}
         code = code_below(folder) if untrusted and not sealed else trusted
-        self.files = gather(folder, {found.file, *code})
+        files = gather(folder, {found.file, *code})
+        super().__init__("TorchScript" if scripted else "PyTorch", files, metadata, options)
         definition = find_function(options.model_def, MODEL_DEF) if options.model_def is not None else None
         self.source = TorchSource(
-            files=self.files,
-            beside=_beside(folder, self.files) if loader else None,
+            files=files,
+            beside=_beside(folder, files) if loader else None,
             checkpoint=found.file,
             kind=checkpoint.kind,
             trusted=bool(untrusted),
@@ -98,55 +100,14 @@ class TorchFile:
             state_key=options.state_key,
         )
 
-    def export(self, run: Runner, *, samples: Artifact | None, max_opset: int) -> Exported:
-        """See `Source.export`; torch's exporter writes an opset that every server reads."""
-        from convkit.sources.torch import export_torch
+    def _steps(self) -> Steps:
+        from convkit.sources import torch, torch_profile
 
-        del max_opset
-        return run(export_torch, self.source, metadata=self.metadata, options=self.options, samples=samples)
-
-    def contender(self, exported: Exported, *, seconds: float) -> Contender[Timing]:
-        """See `Source.contender`."""
-        from convkit.sources.torch import time_torch
-
-        return Contender(
-            time_torch,
-            self.source,
-            metadata=self.metadata,
-            options=self.options,
-            inputs=exported.samples,
-            seconds=seconds,
-        )
-
-    def profiled(self, run: Runner, exported: Exported, *, seconds: float) -> OperatorTimes:
-        """See `Profiling.profiled`."""
-        from convkit.sources.torch_profile import profile_torch
-
-        return run(
-            profile_torch,
-            self.source,
-            metadata=self.metadata,
-            options=self.options,
-            inputs=exported.samples,
-            seconds=seconds,
-        )
-
-    def answers(self, run: Runner, questions: Questions) -> Tensors:
-        """See `Answering.answers`."""
-        from convkit.sources.torch import answer_torch
-
-        return run(answer_torch, self.source, metadata=self.metadata, options=self.options, questions=questions)
-
-    def describe(self, run: Runner) -> Interface:
-        """See `Describing.describe`."""
-        del run
-        return wanted_interface(self.metadata, self.options.tensor_names, self.options.max_batch_size)
+        return Steps(torch.export_torch, torch.time_torch, torch_profile.profile_torch, torch.answer_torch, None)
 
 
-class ProgramFile:
+class ProgramFile(_TorchModel):
     """A ``.pt2``: a program that `torch.export` has written. It carries its own signature."""
-
-    environment = "torch"
 
     def __init__(
         self,
@@ -160,60 +121,20 @@ class ProgramFile:
         _refuse_useless(options, checkpoint, found)
         untrusted = _untrusted(found, checkpoint, None, options, trust)
         require_trust(untrusted, trust, command)
-        self.metadata = metadata
-        self.options = options
-        self.kind = "PyTorch exported program"
-        self.files = gather(Path(found.folder), [found.file])
-        self.source = TorchSource(
-            files=self.files, checkpoint=found.file, kind=checkpoint.kind, trusted=bool(untrusted)
+        files = gather(Path(found.folder), [found.file])
+        super().__init__("PyTorch exported program", files, metadata, options)
+        self.source = TorchSource(files=files, checkpoint=found.file, kind=checkpoint.kind, trusted=bool(untrusted))
+
+    def _steps(self) -> Steps:
+        from convkit.sources import torch_profile, torch_pt2
+
+        return Steps(
+            torch_pt2.export_pt2,
+            torch_pt2.time_pt2,
+            torch_profile.profile_pt2,
+            torch_pt2.answer_pt2,
+            torch_pt2.read_pt2,
         )
-
-    def export(self, run: Runner, *, samples: Artifact | None, max_opset: int) -> Exported:
-        """See `Source.export`; torch's exporter writes an opset that every server reads."""
-        from convkit.sources.torch_pt2 import export_pt2
-
-        del max_opset
-        return run(export_pt2, self.source, metadata=self.metadata, options=self.options, samples=samples)
-
-    def contender(self, exported: Exported, *, seconds: float) -> Contender[Timing]:
-        """See `Source.contender`."""
-        from convkit.sources.torch_pt2 import time_pt2
-
-        return Contender(
-            time_pt2,
-            self.source,
-            metadata=self.metadata,
-            options=self.options,
-            inputs=exported.samples,
-            seconds=seconds,
-        )
-
-    def profiled(self, run: Runner, exported: Exported, *, seconds: float) -> OperatorTimes:
-        """See `Profiling.profiled`."""
-        from convkit.sources.torch_profile import profile_pt2
-
-        return run(
-            profile_pt2,
-            self.source,
-            metadata=self.metadata,
-            options=self.options,
-            inputs=exported.samples,
-            seconds=seconds,
-        )
-
-    def answers(self, run: Runner, questions: Questions) -> Tensors:
-        """See `Answering.answers`."""
-        from convkit.sources.torch_pt2 import answer_pt2
-
-        return run(answer_pt2, self.source, metadata=self.metadata, options=self.options, questions=questions)
-
-    def describe(self, run: Runner) -> Interface:
-        """See `Describing.describe`."""
-        from convkit.sources.torch_pt2 import read_pt2
-
-        if self.metadata is not None:
-            return wanted_interface(self.metadata, self.options.tensor_names, self.options.max_batch_size)
-        return run(read_pt2, self.source, options=self.options)
 
 
 def _refuse_useless(options: ExportOptions, checkpoint: Checkpoint, found: Found) -> None:
