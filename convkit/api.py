@@ -70,6 +70,7 @@ def build(
     into: StrPath | None = None,
     observer: Observer | None = None,
     cache: Cache | StrPath | None = None,
+    sign: StrPath | None = None,
     memory_limit: str | int | None = None,
     time_limit: str | float | None = None,
     eval_data: StrPath | None = None,
@@ -84,6 +85,7 @@ def build(
         into: make a ready repository here, and leave the first as it is.
         observer: is called with each event.
         cache: where results are remembered, or the folder of that.
+        sign: a private key (PEM, Ed25519) with which the manifests are signed.
         memory_limit: the most memory of the workers, as ``8GB``; by default what there is.
         time_limit: the longest time of one step, as ``30m``; by default any, and 10 minutes for one run of a model.
         eval_data: evaluation data that were too large to lie beside a pending engine.
@@ -103,6 +105,7 @@ def build(
         into=Path(into) if into is not None else None,
         observer=observer or nobody,
         cache=opened(cache),
+        sign=Path(sign) if sign is not None else None,
         limits=limits,
         eval_data=Path(eval_data) if eval_data is not None else None,
         metric=metric,

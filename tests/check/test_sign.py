@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from check.keys import make_key, public
 from check.repositories import errors, publish
 from convkit.checking import check
 from convkit.errors import InputError
@@ -17,24 +18,7 @@ from convkit.serving.signature import Signer, Verifier, encoded
 
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
-    return _key(tmp_path / "key.pem")
-
-
-def _key(path: Path) -> Path:
-    """Make a pair of keys with cryptography: the private one at `path`, the public one at `public(path)`."""
-    from cryptography.hazmat.primitives import serialization as form
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    private = Ed25519PrivateKey.generate()
-    path.write_bytes(private.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()))
-    public(path).write_bytes(
-        private.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
-    )
-    return path
-
-
-def public(path: Path) -> Path:
-    return path.with_suffix(".pub.pem")
+    return make_key(tmp_path / "key.pem")
 
 
 def test_a_payload_is_encoded_as_dsse_says() -> None:
@@ -69,7 +53,7 @@ def test_openssl_verifies_what_convkit_signs(tmp_path: Path, key: Path) -> None:
 
 def test_a_version_that_is_not_signed_or_by_another_is_an_error(tmp_path: Path, cache: Path, key: Path) -> None:
     unsigned = publish(tmp_path / "unsigned", cache)
-    others = publish(tmp_path / "others", cache, sign=str(_key(tmp_path / "other.pem")))
+    others = publish(tmp_path / "others", cache, sign=str(make_key(tmp_path / "other.pem")))
 
     assert errors(check(unsigned, key=public(key))) == ["check.not-signed"]
     assert errors(check(others, key=public(key))) == ["check.signature"]
