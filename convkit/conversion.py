@@ -48,7 +48,7 @@ from convkit.serving.signature import SIGNATURE, Signer
 from convkit.serving.triton_model import same_interface, triton_files, write_warmup
 from convkit.sources.exported import Exported
 from convkit.spec.options import CheckOptions, Precision
-from convkit.targets.target import Compiled, Job
+from convkit.targets.target import Compiled, Job, fitted
 from convkit.timing import time_models
 
 
@@ -126,7 +126,7 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     dossier.exported = exported
     _require_equal(run, dossier, "as exported", exported.model, Precision.NONE, CheckOptions())
 
-    simplified = run(simplify, exported.model, chain=request.simplify.chain)
+    simplified = fitted(target, run, run(simplify, exported.model, chain=request.simplify.chain))
     dossier.simplified = simplified
     evaluation = begin_evaluation(order, run, exported)
     if evaluation is not None:

@@ -30,7 +30,7 @@ from convkit.sources.unchecked import take_unchecked
 from convkit.spec.metadata import read_metadata
 from convkit.targets.finding import Finding, Weight
 from convkit.targets.judging import judge_onnxruntime, judge_openvino
-from convkit.targets.target import open_target
+from convkit.targets.target import fitted, open_target
 from convkit.targets.trt_api import Flavour
 from convkit.targets.trt_operators import operator_table
 from convkit.targets.trt_options import TensorRTOptions
@@ -219,7 +219,8 @@ def _opened(request: Request, run: Runner) -> Model:
     command = f"convkit check {shlex.quote(request.model)} --to {request.to}"
     source = open_source(found, metadata, request.export, request.trust, command)
     exported = source.export(run, samples=None, max_opset=_ANY_OPSET)
-    return run(simplify, exported.model, chain=request.simplify.chain).model
+    simplified = run(simplify, exported.model, chain=request.simplify.chain)
+    return fitted(open_target(request.to), run, simplified).model
 
 
 def _repaired(run: Runner, model: Model, findings: Sequence[Finding], judge: Judge, path: Path) -> Repairs:

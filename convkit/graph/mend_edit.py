@@ -81,6 +81,37 @@ class Edit:
         return graph.node[index]
 
 
+class Lines:
+    """Nodes that are written one after the other."""
+
+    def __init__(self, edit: Edit, name: str) -> None:
+        self.edit = edit
+        self.name = name
+        self.nodes: list[onnx.NodeProto] = []
+
+    def add(self, operator: str, *inputs: str, output: str = "", **attributes: object) -> str:
+        """Add a node of one output; returns the output's name."""
+        from onnx import helper
+
+        made = output or self.edit.free(f"{self.name}__{operator.lower()}")
+        name = self.name if output else made
+        self.nodes.append(helper.make_node(operator, list(inputs), [made], name=name, **attributes))
+        return made
+
+    def ints(self, *values: int) -> str:
+        """Return a weight of int64, 1-D."""
+        import numpy as np
+
+        return self.edit.weight(np.array(values, np.int64), f"{self.name}__ints")
+
+    def number(self, value: float) -> str:
+        """Return a scalar weight: int64 of an int, else float32."""
+        import numpy as np
+
+        kind = np.int64 if isinstance(value, int) else np.float32
+        return self.edit.weight(np.array(value, kind), f"{self.name}__number")
+
+
 def drop_attributes(node: onnx.NodeProto, *names: str) -> None:
     """Take attributes out."""
     kept = [each for each in node.attribute if each.name not in names]

@@ -13,6 +13,7 @@ from convkit.errors import UsageError
 from convkit.graph.engine_layers import EngineLayers, Placed
 from convkit.graph.model import Model, Tensors
 from convkit.graph.quant_profile import QuantProfile
+from convkit.graph.simplify import Simplified
 from convkit.graph.work import NodeWork, Work
 from convkit.pipeline.artifact import Artifact
 from convkit.pipeline.runner import Contender, Runner
@@ -169,6 +170,15 @@ def open_target(name: str) -> Target:
         )
     target: Target = load(GROUP, name)()
     return target
+
+
+def fitted(target: Target, run: Runner, simplified: Simplified) -> Simplified:
+    """Return a simplified graph as a target wants it: one with wishes has a method ``rewritten(run, simplified)``."""
+    rewritten = getattr(target, "rewritten", None)
+    if rewritten is None:
+        return simplified
+    otherwise: Simplified = rewritten(run, simplified)
+    return otherwise
 
 
 def refusal_of(target: Target, precision: Precision) -> Refusal | None:

@@ -4,6 +4,7 @@ trt_api        the seam to the modules `tensorrt` and `tensorrt_rtx`; trt_types 
 trt_profile    where Q/DQ pairs go
 trt_options    the recipe's tables          trt_profiles   the shapes that an engine is built for
 trt_preflight  convkit's rules (trt_rules…) and the parser's verdict (trt_parse) in words (trt_findings)
+trt_rewrite    operators that it lacks, written otherwise
 trt_settings   TensorRT's own settings by name, held against what its releases have
 trt_build      ONNX to an engine            trt_run        an engine on recorded inputs
 trt_progress   how far a build is, and its end by Ctrl-C     trt_timings    the timing cache
@@ -47,6 +48,7 @@ from convkit.targets.trt_options import (
 from convkit.targets.trt_preflight import gate, warn_of_rules
 from convkit.targets.trt_profile import TENSORRT_PROFILE
 from convkit.targets.trt_profiles import Profile, profiles_for
+from convkit.targets.trt_rewrite import rewritten
 from convkit.targets.trt_run import (
     ON_DEVICE,
     WITH_COPIES,
@@ -83,6 +85,7 @@ class TensorRT:
     filename = ENGINE_FILES[Flavour.TENSORRT]
     gpu = True
     emulated = True
+    rewritten = staticmethod(rewritten)
 
     def require(self, engine: EngineMode) -> None:
         """Make sure that an engine that is to be built now can be.
@@ -164,6 +167,7 @@ class TensorRTRTX:
     filename = ENGINE_FILES[Flavour.TENSORRT_RTX]
     gpu = True
     emulated = True
+    rewritten = staticmethod(rewritten)
 
     def require(self, engine: EngineMode) -> None:
         """Make sure that TensorRT-RTX is here; it builds at once.

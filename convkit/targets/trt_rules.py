@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from convkit.graph.facts import Facts, Placed
+from convkit.graph.mend_col2im import read_folding
+from convkit.graph.mend_dft import read_transform
 from convkit.targets.finding import Finding, Weight
 from convkit.targets.trt_operators import operator_table
 
@@ -88,6 +90,18 @@ def _expandable(node: Placed, facts: Facts) -> str | None:
     if _known(node) or not is_onnx(node) or not _has_body(node.operator, facts.opset):
         return None
     return f"TensorRT has no {node.operator}, which ONNX defines by simpler operators"
+
+
+def _transform(node: Placed, facts: Facts) -> str | None:
+    if _known(node) or not is_onnx(node) or read_transform(node, facts) is None:
+        return None
+    return f"TensorRT has no {node.operator}, which is a product with a matrix of cosines and sines"
+
+
+def _folding(node: Placed, facts: Facts) -> str | None:
+    if _known(node) or not is_onnx(node) or read_folding(node, facts) is None:
+        return None
+    return f"TensorRT has no {node.operator}, which puts blocks of known size into an image"
 
 
 def _values_decide(node: Placed, _: Facts) -> str | None:
@@ -208,6 +222,20 @@ OPERATORS = (
         _of_another_domain,
         "export the model with standard ONNX operators, or replace this layer in the model's code; "
         "--to onnxruntime runs what ONNX Runtime knows",
+    ),
+    Rule(
+        "fourier-transform",
+        "DFT",
+        _transform,
+        "write it as such a product: convkit convert does so by itself",
+        mend="dft",
+    ),
+    Rule(
+        "folding",
+        "Col2Im",
+        _folding,
+        "write it as Reshape and Transpose, or as a transposed convolution: convkit convert does so by itself",
+        mend="col2im",
     ),
     Rule("expandable", ".*", _expandable, "write it out in those simpler operators", mend="expand"),
     Rule(

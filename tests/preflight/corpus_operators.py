@@ -72,13 +72,62 @@ def random_draws() -> onnx.ModelProto:
     return unary("Bernoulli", "chance")
 
 
-@broken("fold", "Col2Im")
+@broken("fold", "Col2Im", mended=True)
 def folded_columns() -> onnx.ModelProto:
-    """torch.nn.Fold."""
+    """torch.nn.Fold of blocks that lie side by side."""
     weights = {"size": ints(5, 5), "block": ints(1, 5)}
     return model(
-        [node("Col2Im", "x size block", "y", "fold")], {"x": (F, [1, 5, 5])}, {"y": (F, [1, 1, 5, 5])}, weights
+        [node("Col2Im", "x size block", "y", "fold", strides=[1, 5])],
+        {"x": (F, ["n", 5, 5])},
+        {"y": (F, ["n", 1, 5, 5])},
+        weights,
     )
+
+
+@broken("fold", "Col2Im", mended=True)
+def overlapping_columns() -> onnx.ModelProto:
+    """torch.nn.Fold that adds up what overlaps."""
+    weights = {"size": ints(6, 7), "block": ints(2, 3)}
+    return model(
+        [node("Col2Im", "x size block", "y", "fold", strides=[1, 2], pads=[1, 0, 0, 1])],
+        {"x": (F, ["n", 12, 18])},
+        {"y": (F, ["n", 2, 6, 7])},
+        weights,
+    )
+
+
+@broken("fold", "Col2Im")
+def folded_to_a_size_that_is_an_input() -> onnx.ModelProto:
+    """Col2Im whose image is as large as an input says."""
+    return model(
+        [node("Col2Im", "x size block", "y", "fold", strides=[2, 2])],
+        {"x": (F, [1, 4, 9]), "size": (I64, [2])},
+        {"y": (F, [1, 1, "h", "w"])},
+        {"block": ints(2, 2)},
+    )
+
+
+@broken("spectrum", "DFT", mended=True)
+def spectrum() -> onnx.ModelProto:
+    """torch.fft.rfft."""
+    return model([node("DFT", "x", "y", "spectrum", onesided=1)], {"x": (F, ["n", 12, 1])}, {"y": (F, ["n", 7, 2])})
+
+
+@broken("spectrum", "DFT", mended=True)
+def spectrum_of_complex_numbers() -> onnx.ModelProto:
+    """torch.fft.ifft along another axis than the last."""
+    return model(
+        [node("DFT", "x", "y", "spectrum", axis=1, inverse=1)],
+        {"x": (F, ["n", 12, 3, 2])},
+        {"y": (F, ["n", 12, 3, 2])},
+        opset=18,
+    )
+
+
+@broken("spectrum", "DFT")
+def spectrum_along_an_axis_that_is_an_input() -> onnx.ModelProto:
+    """DFT along an axis that is an input of the model."""
+    return model([node("DFT", "x - a", "y", "spectrum")], {"x": (F, [4, 4, 1]), "a": (I64, [])}, {"y": (F, [4, 4, 2])})
 
 
 @broken("unpool", "MaxUnpool")

@@ -29,14 +29,18 @@ def main() -> int:
     parser.add_argument("--sample", type=int, help="only so many, drawn at random")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--results", type=Path, help="a file of outcomes: what stands there is not run again")
+    parser.add_argument(
+        "--again", default="", help="of what stands there, which verdicts to run again: refused,crashed"
+    )
     parser.add_argument("--write", type=Path, help="write the table here")
     given = parser.parse_args()
     every = given.names or class_names()
     names = random.Random(0).sample(every, k=len(every))[: given.sample]
     done = {each.name: each for each in _read(given.results)}
+    again = set(given.again.split(","))
     waiting: queue.Queue[str] = queue.Queue()
     for name in names:
-        if name not in done:
+        if name not in done or done[name].verdict in again:
             waiting.put(name)
     threads = [threading.Thread(target=_work, args=(waiting, done, given.results)) for _ in range(given.workers)]
     for thread in threads:

@@ -124,11 +124,15 @@ _WIDTH = {
     "head_dim": 16, "d_kv": 16, "d_head": 16,
     "fusion_hidden_size": 32, "reassemble_hidden_size": 32, "mask_feature_size": 32, "feature_size": 32,
     "decoder_hidden_size": 32, "head_hidden_size": 16, "auxiliary_channels": 16, "auxiliary_in_channels": 0,
-    "decoder_intermediate_size": 64, "decoder_num_attention_heads": 2, "bottleneck_hidden": 0,
+    "d_latents": 32, "num_latents": 16, "decoder_intermediate_size": 64, "decoder_num_attention_heads": 2,
+    "bottleneck_hidden": 0,
 }  # fmt: skip
 _NEEDED = {"vocab_size": 128, "pad_token_id": 1, "mask_token_id": 4}
 _DEPTHS = ("depths", "layer_depths", "num_blocks", "stage_num_blocks", "depth")
-_SMALL = {"vocab_size": 128, "num_queries": 10, "num_labels": 3, "mlp_ratio": 2, "num_frames": 4}
+_SMALL = {
+    "vocab_size": 128, "num_queries": 10, "num_labels": 3, "mlp_ratio": 2, "num_frames": 4,
+    "num_self_attends_per_block": 2,
+}  # fmt: skip
 
 
 def _everything(config: Any) -> Any:
@@ -152,12 +156,16 @@ _PARTS = ("vision_config", "text_config", "backbone_config", "encoder", "decoder
 
 def _shrunk(config: Any, *, width: bool) -> Any:
     for name, value in list(vars(config).items()):
-        if hasattr(value, "to_dict"):
+        if getattr(value, "model_type", "") == "timm_backbone":
+            setattr(config, name, _residual(getattr(value, "out_indices", None)))
+        elif hasattr(value, "to_dict"):
             _shrunk(value, width=width)
         elif name in _NEEDED and value is None:
             setattr(config, name, _NEEDED[name])
         elif isinstance(value, bool) or value is None:
             continue
+        elif name == "depth_coefficient":
+            setattr(config, name, 0.1)
         elif isinstance(value, int):
             if _LAYERS.match(name) and value > 2:
                 setattr(config, name, 2)
@@ -172,7 +180,17 @@ def _shrunk(config: Any, *, width: bool) -> Any:
     for name, value in (("use_cache", False), ("return_loss", False), ("use_pretrained_backbone", False)):
         if hasattr(config, name):
             setattr(config, name, value)
+    if getattr(config, "default_language", "") is None and getattr(config, "languages", ()):
+        config.default_language = config.languages[0]
     return config
+
+
+def _residual(out: Any) -> Any:
+    """Return what stands for a backbone of timm, which is not installed: transformers' own of the same build."""
+    from transformers import ResNetConfig
+
+    sizes, depths = [16, 32, 64, 64], [1, 1, 1, 1]
+    return ResNetConfig(embedding_size=16, hidden_sizes=sizes, depths=depths, out_indices=list(out or [4]))
 
 
 def _with_interface(module: Any) -> Tiny:
@@ -226,7 +244,11 @@ def _images(config: Any, takes: Any) -> Iterator[list[Tensor]]:
         frames = getattr(vision, "num_frames", None)
         if frames:
             yield [Tensor(name, "float", [-1, frames, channels, size, size])]
-        yield [Tensor(name, "float", [-1, channels, size, size])]
+        image = Tensor(name, "float", [-1, channels, size, size])
+        patch = getattr(vision, "patch_size", None)
+        if "noise" in takes and isinstance(patch, int):  # drawn within, where it is not given
+            yield [image, Tensor("noise", "float", [-1, (size // patch) ** 2])]
+        yield [image]
 
 
 def _outputs(module: Any, inputs: list[Tensor]) -> list[Tensor]:

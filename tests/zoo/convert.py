@@ -93,6 +93,7 @@ def convert_folder(name: str, folder: Path) -> Outcome:
     from convkit.targets.trt_api import Flavour
     from convkit.targets.trt_findings import refuse
     from convkit.targets.trt_parse import parse_rtx
+    from convkit.targets.trt_rewrite import holds_some, rewrite
 
     stage, road = "open", ""
     try:
@@ -104,6 +105,7 @@ def convert_folder(name: str, folder: Path) -> Outcome:
         require_equal(made.model, made, stage)
         stage = "simplified"
         simple = simplify(made.model, chain=SimplifyOptions().chain)
+        simple = rewrite(simple) if holds_some(simple.after) else simple
         require_equal(simple.model, made, stage)
         stage = "TensorRT-RTX"
         refuse(parse_rtx(simple.model).findings, Flavour.TENSORRT_RTX)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from convkit.pipeline.artifact import use_scratch
-from zoo.classes import class_names
-from zoo.convert import Outcome, convert_class
+from zoo.classes import class_names, make
+from zoo.convert import Outcome, convert_class, convert_folder, write
 from zoo.page import page, share
 
 SAMPLE = (
@@ -32,8 +32,12 @@ def test_a_class_of_transformers_is_converted(name: str, tmp_path: Path) -> None
 
 def test_a_network_that_draws_random_numbers_is_refused_with_the_operator_and_the_line(tmp_path: Path) -> None:
     use_scratch(tmp_path / "scratch")
-    outcome = convert_class("ViTMAEModel", tmp_path / "net")
+    tiny = make("ViTMAEModel")
+    image = [tensor for tensor in tiny.inputs if tensor.name != "noise"]
+    write(tiny._replace(inputs=image), tmp_path / "net")
+    outcome = convert_folder("ViTMAEModel", tmp_path / "net")
 
+    assert len(image) == len(tiny.inputs) - 1
     assert outcome.verdict == "refused"
     assert "RandomUniformLike, modeling_vit_mae.py, line" in outcome.message
 
