@@ -14,14 +14,20 @@ from convkit.graph.census import take_census
 from convkit.graph.model import EXTERNAL_ABOVE, Model, save_model
 from convkit.graph.names import subgraphs
 from convkit.graph.weights import SMALL, ModelWriter
+from convkit.spec.paths import is_plain
 from convkit.spec.tensor import Interface
 
 if TYPE_CHECKING:
     import onnx
 
 
-def load_beside(proto: onnx.ModelProto, folder: Path) -> None:
+def load_beside(proto: onnx.ModelProto, folder: Path, *, most: int = SMALL) -> None:
     """Read external data from `folder` into the model; of one above `EXTERNAL_ABOVE` only what is no large weight.
+
+    Args:
+        proto: the model; changed in place.
+        folder: where the files lie that it names.
+        most: the bytes of a weight that is not large.
 
     Raises:
         OSError, ValueError, onnx.checker.ValidationError: they are not where the model says.
@@ -32,7 +38,7 @@ def load_beside(proto: onnx.ModelProto, folder: Path) -> None:
         load_external_data_for_model(proto, str(folder))
         return
     for graph in subgraphs(proto.graph):
-        tensors = [tensor for tensor in graph.initializer if graph is not proto.graph or not _is_large(tensor)]
+        tensors = [tensor for tensor in graph.initializer if graph is not proto.graph or not _is_large(tensor, most)]
         for attribute in (attribute for node in graph.node for attribute in node.attribute):
             tensors += [*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors]
         for tensor in filter(_lies_beside, tensors):
@@ -41,8 +47,20 @@ def load_beside(proto: onnx.ModelProto, folder: Path) -> None:
             tensor.ClearField("external_data")
 
 
+def load_light(model: Model, *, most: int = SMALL) -> onnx.ModelProto:
+    """Read a model into memory; of one above `EXTERNAL_ABOVE` large weights stay pointers into files of its folder.
+
+    `most` as in `load_beside`.
+    """
+    import onnx
+
+    proto = onnx.load(str(model.path), load_external_data=False)
+    load_beside(proto, model.path.parent, most=most)
+    return proto
+
+
 def save_with_data(proto: onnx.ModelProto, interface: Interface, folder: Path | None) -> Model:
-    """Write a model of which large weights may be pointers into files of `folder`; of these one at a time is read."""
+    """Write a model of which large weights may be pointers into files of `folder`; these are copied in pieces."""
     from onnx import TensorProto
     from onnx.external_data_helper import load_external_data_for_tensor
 
@@ -52,11 +70,15 @@ def save_with_data(proto: onnx.ModelProto, interface: Interface, folder: Path | 
     for weight in proto.graph.initializer:
         tensor = TensorProto()
         tensor.CopyFrom(weight)
-        if _lies_beside(tensor):
+        place = _place(tensor)
+        if _lies_beside(tensor) and place is None:
             load_external_data_for_tensor(tensor, str(folder))
-            tensor.ClearField("data_location")
-            tensor.ClearField("external_data")
-        writer.add(tensor)
+        tensor.ClearField("data_location")
+        tensor.ClearField("external_data")
+        if place is None:
+            writer.add(tensor)
+        else:
+            writer.add_from(tensor, folder / place[0], *place[1:])
     return writer.finish(proto, interface)
 
 
@@ -92,10 +114,19 @@ def without_large_weights(
     return changed
 
 
+def _place(tensor: onnx.TensorProto) -> tuple[str, int, int] | None:
+    """Return the file, offset and length of data that lie beside; None where they do not, or are not all said."""
+    where = {entry.key: entry.value for entry in tensor.external_data}
+    offset, length = where.get("offset", "0"), where.get("length", "")
+    if not _lies_beside(tensor) or not is_plain(where.get("location", "")):
+        return None
+    return (where["location"], int(offset), int(length)) if offset.isdecimal() and length.isdecimal() else None
+
+
 def _lies_beside(tensor: onnx.TensorProto) -> bool:
     return bool(tensor.data_location == tensor.EXTERNAL)
 
 
-def _is_large(tensor: onnx.TensorProto) -> bool:
+def _is_large(tensor: onnx.TensorProto, most: int) -> bool:
     length = next((int(entry.value) for entry in tensor.external_data if entry.key == "length"), None)
-    return length is None or length > SMALL
+    return length is None or length > most

@@ -15,7 +15,7 @@ import msgspec
 
 from convkit.errors import StepError
 from convkit.graph import mend_col2im, mend_dft, mend_fold, mend_forms, mend_quant, mend_types
-from convkit.graph.model import EXTERNAL_ABOVE, Model, load_model, save_model
+from convkit.graph.model import Model, load_model, save_model
 from convkit.pipeline.step import step
 from convkit.spec.tensor import DType, Interface, TensorSpec
 
@@ -50,6 +50,10 @@ REPAIRS: dict[str, tuple[Repair, str, bool]] = {
 """Every repair, in the order in which they are made: how, what is said of it, and whether numbers stay comparable."""
 
 
+_LARGEST = 1_500_000_000
+"""Bytes of a model that may be held in memory twice."""
+
+
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """A repair that findings ask for."""
 
@@ -72,7 +76,7 @@ def mend(model: Model, *, wanted: tuple[Wanted, ...]) -> Mended:
     Raises:
         StepError: the model is too large to be held in memory twice.
     """
-    if model.files.bytes > EXTERNAL_ABOVE:
+    if model.files.bytes > _LARGEST:
         raise StepError(
             f"a model of {model.files.bytes / 1e9:.1f} GB is not mended here",
             hint="mend what the findings name where the model is exported",

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.onnx"
 DATA_FILE = "model.onnx.data"
-EXTERNAL_ABOVE = 1_500_000_000
-"""Bytes of weights above which they are written beside the graph: a protobuf holds 2 GiB at most."""
+EXTERNAL_ABOVE = 1_000_000_000
+"""Bytes of weights above which they lie beside the graph on the whole way: a protobuf holds 2 GiB at most, and whoever
+parses one has all of it in memory, often twice."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from convkit.errors import StepError
-from convkit.graph.model import Model, load_model, save_model
+from convkit.graph.external import load_light, save_with_data, without_large_weights
+from convkit.graph.model import Model, load_model
 from convkit.graph.names import name_nodes
 from convkit.pipeline.step import step
 
@@ -19,9 +20,9 @@ def raise_opset(model: Model, *, opset: int) -> Model:
         return model
     from onnx import helper, version_converter
 
-    proto = load_model(model)
+    proto = load_light(model)
     try:
-        raised = version_converter.convert_version(proto, opset)
+        raised = without_large_weights(proto, lambda light: version_converter.convert_version(light, opset))
     except Exception as error:
         raise StepError(
             f"onnx cannot bring the graph from opset {opset_of(model)} to {opset}: {' '.join(str(error).split())}",
@@ -34,7 +35,7 @@ def raise_opset(model: Model, *, opset: int) -> Model:
         for declared, value in zip(ours, theirs, strict=True):
             value.CopyFrom(declared)
     name_nodes(raised.graph)
-    return save_model(raised, model.interface)
+    return save_with_data(raised, model.interface, model.path.parent)
 
 
 def opset_of(model: Model) -> int:

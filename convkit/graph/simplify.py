@@ -14,7 +14,8 @@ import msgspec
 from convkit.errors import StepError
 from convkit.graph.census import Census, take_census
 from convkit.graph.custom_ops import foreign_operators
-from convkit.graph.model import EXTERNAL_ABOVE, Model, load_model, save_model, weight_bytes
+from convkit.graph.external import load_light, save_with_data
+from convkit.graph.model import EXTERNAL_ABOVE, Model, load_model
 from convkit.graph.names import name_nodes, strip_origins, subgraphs, undefined
 from convkit.pipeline import events
 from convkit.pipeline.patience import one_run
@@ -29,6 +30,8 @@ _FOLDABLE = frozenset({"Identity", "Dropout"})
 _FUSES_INTO = {"BatchNormalization": {"Conv", "ConvTranspose", "Gemm"}, "Add": {"MatMul"}}
 _LARGE = 4096
 """Elements above which a weight is no shape or other small constant."""
+_WIDEST = 16
+"""Bytes of the largest element."""
 _RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
@@ -63,7 +66,7 @@ def simplify(model: Model, *, chain: tuple[Simplifier, ...]) -> Simplified:
     if not chain or reason:
         applied = tuple(f"{simplifier.value}: left out, {reason}" for simplifier in chain)
         return Simplified(model=model, before=before, after=before, applied=applied)
-    return _simplified(load_model(model), model, chain, before)
+    return _simplified(load_light(model, most=_LARGE * _WIDEST), model, chain, before)
 
 
 def _reason_to_leave_it(proto: onnx.ModelProto) -> str | None:
@@ -113,7 +116,10 @@ def _simplified(proto: onnx.ModelProto, model: Model, chain: tuple[Simplifier, .
         return Simplified(model=model, before=before, after=before, applied=tuple(applied))
     _keep_form(smallest, proto)
     return Simplified(
-        model=save_model(smallest, model.interface), before=before, after=take_census(smallest), applied=tuple(applied)
+        model=save_with_data(smallest, model.interface, model.path.parent),
+        before=before,
+        after=take_census(smallest),
+        applied=tuple(applied),
     )
 
 
@@ -199,7 +205,8 @@ def _reason_to_skip(simplifier: Simplifier, proto: onnx.ModelProto, *, first: bo
     if importlib.util.find_spec(simplifier.value) is None:
         events.warn("simplify.missing", f"{simplifier.value} is not installed: pip install {simplifier.value}")
         return "not installed"
-    if weight_bytes(proto) > EXTERNAL_ABOVE:
+    is_large = take_census(proto).weight_bytes > EXTERNAL_ABOVE
+    if is_large and (simplifier is not Simplifier.ONNXSLIM or _folds_weights(proto)):
         return "the model is too large to be held in memory several times"
     if any(_is_long_loop_of_constants(node, proto.graph) for node in proto.graph.node):
         return "it would compute a loop of constants that is long, or has no count"

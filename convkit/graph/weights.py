@@ -26,6 +26,7 @@ SMALL = 1024
 """Bytes up to which a weight stays in the graph's file, whatever the others do: shapes and scalars belong there."""
 
 _ALIGNMENT = 4096
+_PIECE = 1 << 22
 _PACKED = (8, 21, 22, 23, 25, 26, 27, 28)
 """Types of which elements are no whole bytes, or no numbers: strings, integers and floats of 4 bits and fewer."""
 
@@ -176,6 +177,24 @@ class ModelWriter:
             Path(self._spool.name).unlink()
         return Model(files=gather(self._folder), interface=interface)
 
+    def add_from(self, tensor: onnx.TensorProto, path: Path, offset: int, length: int) -> None:
+        """Write a weight whose `raw_data` lie in a file: what is large is never in memory.
+
+        Raises:
+            InputError: the file ends before.
+        """
+        with path.open("rb") as stream:
+            if not self._external or length <= SMALL:
+                stream.seek(offset)
+                tensor.raw_data = stream.read(length)
+                self.add(tensor)
+                return
+            try:
+                place = copy_piece(stream, offset, length, self._spool)
+            except EOFError as error:
+                raise _unreadable(tensor.name, error) from error
+            self._small.append(_message(point_to(tensor, DATA_FILE, place, length)))
+
     def _put_beside(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
         """Write the data into the file beside, and return the tensor that points there."""
         from onnx import TensorProto
@@ -183,12 +202,34 @@ class ModelWriter:
         self._spool.write(bytes(-self._spool.tell() % _ALIGNMENT))
         offset, length = self._spool.tell(), len(tensor.raw_data)
         self._spool.write(tensor.raw_data)
-        pointer = TensorProto(
-            name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, data_location=TensorProto.EXTERNAL
-        )
-        for name, value in (("location", DATA_FILE), ("offset", str(offset)), ("length", str(length))):
-            pointer.external_data.add(key=name, value=value)
-        return pointer
+        pointer = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        return point_to(pointer, DATA_FILE, offset, length)
+
+
+def copy_piece(source: BinaryIO, start: int, length: int, target: BinaryIO) -> int:
+    """Copy a part of a file to the end of another, where a page can begin; return at which byte that is.
+
+    Raises:
+        EOFError: the file ends before.
+    """
+    target.write(bytes(-target.tell() % _ALIGNMENT))
+    offset = target.tell()
+    source.seek(start)
+    while length:
+        piece = source.read(min(length, _PIECE))
+        if not piece:
+            raise EOFError(f"{Path(source.name).name} ends {length} bytes too early")
+        target.write(piece)
+        length -= len(piece)
+    return offset
+
+
+def point_to(tensor: onnx.TensorProto, file: str, offset: int, length: int) -> onnx.TensorProto:
+    """Let a tensor without data say where these lie; it is changed in place and returned."""
+    tensor.data_location = tensor.EXTERNAL
+    for name, value in (("location", file), ("offset", str(offset)), ("length", str(length))):
+        tensor.external_data.add(key=name, value=value)
+    return tensor
 
 
 def _message(tensor: onnx.TensorProto) -> bytes:

@@ -11,13 +11,16 @@ import msgspec
 
 from convkit.errors import InputError, StepError
 from convkit.graph.external import load_beside, save_with_data
-from convkit.graph.model import Tensors
+from convkit.graph.model import EXTERNAL_ABOVE, Tensors
 from convkit.graph.names import subgraphs
 from convkit.graph.present import MAX_IR_VERSION
 from convkit.graph.session import kept_session, open_session, run_session
+from convkit.graph.set_aside import set_weights_aside
 from convkit.graph.text import broken_text
+from convkit.graph.wire import WireError, read_without_weights
 from convkit.pipeline import events
-from convkit.pipeline.artifact import Artifact
+from convkit.pipeline.artifact import Artifact, gather, new_folder
+from convkit.pipeline.copying import copy_file
 from convkit.pipeline.step import observation, step
 from convkit.pipeline.stopwatch import Timing, time_calls
 from convkit.sources.answers import Questions, answer_all
@@ -47,7 +50,7 @@ def find_external_data(source: Artifact) -> ExternalFiles:
     Raises:
         InputError: the file is no ONNX model, or names a file outside its own folder.
     """
-    proto = parse_unchecked(source.file())
+    proto = parse_unchecked(source.file(), weights=False)
     names = set()
     for tensor in _tensors(proto):
         for entry in tensor.external_data:
@@ -63,6 +66,32 @@ def find_external_data(source: Artifact) -> ExternalFiles:
     return ExternalFiles(names=tuple(sorted(names)))
 
 
+class Light(msgspec.Struct, frozen=True, kw_only=True):
+    """An ONNX file of the same name, its large weights in a file beside it."""
+
+    files: Artifact
+
+
+@step(version=1, stage="source", title="Move the weights beside the graph", needs="onnx")
+def take_weights_out(source: Artifact, *, file: str) -> Light:
+    """Write an ONNX file anew with its weights beside it, so that nothing that reads it has them in memory.
+
+    Files that it keeps weights in already come along.
+    """
+    folder = new_folder("light")
+    others = [name for name in source.files if name != file]
+    for name in others:
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.open("xb") as stream:
+            copy_file(source.file(name), stream)
+    data_file = f"{file}.data"
+    while any(PurePosixPath(name).parts[0] == data_file for name in others):
+        data_file += "_"
+    set_weights_aside(source.file(file), folder / file, data_file)
+    return Light(files=gather(folder))
+
+
 def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     for graph in subgraphs(proto.graph):
         yield from graph.initializer
@@ -73,8 +102,10 @@ def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
                 yield from attribute.tensors
 
 
-def parse_unchecked(path: Path) -> onnx.ModelProto:
+def parse_unchecked(path: Path, *, weights: bool = True) -> onnx.ModelProto:
     """Read a file without its external data; only that it is a model is checked.
+
+    Without `weights`, the data of initializers are left out where the file is large.
 
     Raises:
         InputError: it is none.
@@ -83,8 +114,9 @@ def parse_unchecked(path: Path) -> onnx.ModelProto:
     from google.protobuf.message import DecodeError
 
     try:
-        proto = onnx.load(str(path), load_external_data=False)
-    except (DecodeError, OSError) as error:
+        whole = weights or path.stat().st_size <= EXTERNAL_ABOVE
+        proto = onnx.load(str(path), load_external_data=False) if whole else read_without_weights(path)
+    except (DecodeError, WireError, OSError) as error:
         raise _unreadable(path, str(error)) from error
     if not proto.graph.node and not proto.graph.output:
         raise _unreadable(path, "it has no graph")
@@ -141,7 +173,7 @@ def import_onnx(
 @step(version=1, stage="source", title="Read the ONNX model's inputs", needs="onnx")
 def read_face(source: Artifact, *, file: str, options: ExportOptions) -> Interface:
     """Return what an ONNX file itself says of its inputs and outputs."""
-    return face_of(parse_unchecked(source.file(file)), None, options).interface
+    return face_of(parse_unchecked(source.file(file), weights=False), None, options).interface
 
 
 @step(version=1, stage="measure", title="Ask ONNX Runtime", needs="onnx")

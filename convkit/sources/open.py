@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from convkit.errors import InputError, MissingError, UsageError
-from convkit.graph.model import Tensors
+from convkit.graph.model import EXTERNAL_ABOVE, Tensors
 from convkit.graph.present import wanted_interface
 from convkit.pipeline.artifact import Artifact, gather
 from convkit.pipeline.runner import Contender, Runner
@@ -96,14 +96,15 @@ class OnnxFile:
                 code="source.unreadable",
             )
         self.found = found
-        self.files = gather(Path(found.folder), [found.file])
+        self.files = self._read = gather(Path(found.folder), [found.file])
+        """What the steps read: once exported, of a large file the one whose weights lie beside it."""
         self.metadata = metadata
         self.options = options
         self.kind = "ONNX"
 
     def export(self, run: Runner, *, samples: Artifact | None, max_opset: int) -> Exported:
         """See `Source.export`."""
-        from convkit.sources.onnx import find_external_data, import_onnx
+        from convkit.sources.onnx import find_external_data, import_onnx, take_weights_out
 
         folder = Path(self.found.folder)
         external = run(find_external_data, gather(folder, [self.found.file])).names
@@ -116,10 +117,12 @@ class OnnxFile:
                 hint="bring the file along: it belongs beside the .onnx file",
                 code="source.external-data",
             )
-        self.files = gather(folder, [self.found.file, *external])
+        self.files = self._read = gather(folder, [self.found.file, *external])
+        if self.found.path.stat().st_size > EXTERNAL_ABOVE:
+            self._read = run(take_weights_out, self.files, file=self.found.file).files
         return run(
             import_onnx,
-            self.files,
+            self._read,
             file=self.found.file,
             metadata=self.metadata,
             options=self.options,
@@ -133,7 +136,7 @@ class OnnxFile:
 
         return Contender(
             time_onnx_source,
-            self.files,
+            self._read,
             file=self.found.file,
             inputs=exported.samples,
             renamed=exported.renamed,
@@ -146,7 +149,7 @@ class OnnxFile:
 
         return run(
             answer_onnx,
-            self.files,
+            self._read,
             file=self.found.file,
             metadata=self.metadata,
             options=self.options,

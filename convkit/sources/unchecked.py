@@ -32,7 +32,7 @@ def take_unchecked(source: Artifact, *, file: str, metadata: Metadata | None, op
         InputError: it is no ONNX file.
         MetadataError: config.txt's names, types or dims are not the graph's.
     """
-    proto = parse_unchecked(source.file(file))
+    proto = parse_unchecked(source.file(file), weights=False)
     folder = new_folder("unchecked")
     for name in source.files:
         place = folder / (MODEL_FILE if name == file else name)
