@@ -8,6 +8,7 @@ PYTHON ?= $(shell for each in python3.11 python3 python; do \
 VENV := .venv
 TRITON := .venv-triton
 BIN := $(VENV)/bin
+WORKERS := auto
 PIP_INSTALL := python -m pip install -qq --no-input --disable-pip-version-check
 
 # A stamp says which extras an environment holds; everything that the tests need holds what the demo needs.
@@ -19,7 +20,7 @@ DEMO_READY = $(if $(wildcard $(FOR_TESTS)),$(FOR_TESTS),$(FOR_DEMO))
 
 help:
 	@echo 'make demo    install with PyTorch, convert a sample model into ./models'
-	@echo 'make test    install everything, then ruff, mypy and every test'
+	@echo 'make test    install everything, then ruff, mypy and every test, WORKERS at a time (auto: at most 4)'
 	@echo 'make soak    what takes long to try: kills by the hundred, every failing call, crowds (minutes)'
 	@echo 'make rtx     every model in every precision, converted for TensorRT and built by TensorRT-RTX (minutes)'
 	@echo 'make zoo     every encoder and vision class of transformers, tiny; writes docs/zoo.md (an hour); ZOO for options'
@@ -42,7 +43,7 @@ demo: $(DEMO_READY)
 	@echo "Report, for a browser: $(CURDIR)/$$(ls -t models/digits_cnn/*/convkit/report.html | head -n 1)"
 
 test: ready lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 soak: ready
 	$(BIN)/python -m pytest -m soak

@@ -1,24 +1,50 @@
-"""Where the real server is missing, its tests are skipped, and the summary says so where nobody can overlook it."""
+"""Where the real server is missing, its tests are skipped, and the summary says so where nobody can overlook it.
+
+What a user's shell or a CI says about terminals is left out of all tests, and these may be shared out among processes.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from distribution import longest_first, processes, scheduler
 from triton_server.server import unavailable
 
 # Where a shell started the tests in the background, SIGINT is ignored, here and in every process that a test starts;
 # then a test that interrupts one would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+WIDTH_AND_COLOURS = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS", "GITHUB_ACTIONS")
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+
+def pytest_sessionstart() -> None:
+    """Forget how wide and colourful output is to be: a test that means it says so itself."""
+    for name in WIDTH_AND_COLOURS:
+        os.environ.pop(name, None)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        longest_first(items)
     marked = [item for item in items if item.get_closest_marker("triton")]
     reason = unavailable() if marked else None
     if reason:
         for item in marked:
             item.add_marker(pytest.mark.skip(reason=f"no Triton server: {reason}"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    return processes()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return scheduler(config, log)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
