@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -300,6 +301,7 @@ def compare_models(
     bisect: bool = False,
     write: StrPath | None = None,
     trust: bool | str | Sequence[str] | None = None,
+    custom_ops: Sequence[StrPath] = (),
     time_limit: str | float | None = None,
     observer: Observer | None = None,
     cache: Cache | StrPath | None = None,
@@ -314,6 +316,7 @@ def compare_models(
         bisect: find the first node whose output differs though its inputs agree, and write it as a model of its own.
         write: where `bisect` writes to; by default ``NODE.onnx`` in the working directory, and ``NODE.npz``.
         trust: as in `Options`, for both models.
+        custom_ops: files that bring operators of your own, for both models; see docs/custom_ops.md.
         time_limit: the longest time of one step, as ``30m``; by default any, and 10 minutes for one run of a model.
         observer: is called with each event.
         cache: where exports are remembered, or the folder of that.
@@ -331,6 +334,7 @@ def compare_models(
         Path(after),
         samples=Path(samples) if samples is not None else None,
         trust=arguments_of({"trust": trust}).get("trust", ()),
+        custom_ops=tuple(os.fspath(file) for file in custom_ops),
         check=CheckOptions(max_error=max_error, min_sqnr=min_sqnr),
         bisecting=bisect,
         write=Path(write) if write is not None else None,

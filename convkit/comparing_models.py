@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from convkit.custom_ops import find_extensions, refuse_unread
 from convkit.errors import CheckError, InputError, UsageError
 from convkit.graph.feed import batch_rows, batches
 from convkit.graph.model import MODEL_FILE, Model, Tensors, save_tensors
@@ -20,7 +21,7 @@ from convkit.graph.tap import CUT_DATA
 from convkit.measure.bisect import Bisection, Parting, badness, bisect
 from convkit.measure.compare import OutputDifference, hold_against, tolerance
 from convkit.measure.tensors import TensorComparison, TensorDifference, compare_tensors
-from convkit.model_paths import Opened, open_model
+from convkit.model_paths import Opened, environment_of, open_model
 from convkit.pipeline.artifact import Artifact, gather, use_index
 from convkit.pipeline.cache import Cache
 from convkit.pipeline.events import Observer, nobody
@@ -86,6 +87,7 @@ def compare_models(
     *,
     samples: Path | None = None,
     trust: Sequence[str] = (),
+    custom_ops: Sequence[str] = (),
     check: CheckOptions | None = None,
     bisecting: bool = False,
     write: Path | None = None,
@@ -102,6 +104,7 @@ def compare_models(
         before, after: a model of any source, or a published version, model, or repository with one model.
         samples: a ``.npz`` file of inputs; by default those recorded with a published version, else random ones.
         trust: ``yes``, or digests of files whose code may run.
+        custom_ops: the user's operators, for both models; see docs/custom_ops.md.
         check: the tolerance; by default that of the lower precision of both.
         bisecting: look for the first node whose output differs though its inputs agree, and write it as a model.
         write: where to; by default ``NODE.onnx`` in the working directory. The data go beside it, as ``.npz``.
@@ -114,15 +117,19 @@ def compare_models(
 
     Raises:
         InputError: a model or the data are refused.
-        UsageError: the file to be written exists, or a limit is malformed.
+        UsageError: the file to be written exists, a limit is malformed, or neither model would load an operator's file.
     """
     allowed = limits_from(limits or LimitOptions())
     if write is not None:
         _refuse_existing(write)
     options = check or CheckOptions()
+    extensions = find_extensions(custom_ops)
+    if extensions:
+        refuse_unread(extensions, {environment_of(before), environment_of(after)})
     cache = cache or open_cache(observer)
     use_index(StatIndex(cache.root / "digests.sqlite"))
     with Runner(cache, observer, limits=allowed) as run:
+        run.extend(extensions)
         data = _data(samples) if samples is not None else None
         command = f"convkit compare {shlex.quote(str(before))} {shlex.quote(str(after))}"
         old = open_model(before, run, trust=trust, data=data, command=command)

@@ -48,6 +48,8 @@ def _found(path: Path, name: str) -> Extension:
 def refuse_useless(extensions: Sequence[Extension], *, environment: str, target: str, backend: str | None) -> None:
     """Refuse a file that the source, or the target, would not load.
 
+    See `refuse_unread` for the source.
+
     Args:
         extensions: what was named.
         environment: the worker that exports the source.
@@ -57,25 +59,35 @@ def refuse_useless(extensions: Sequence[Extension], *, environment: str, target:
     Raises:
         UsageError: says which, and why.
     """
+    refuse_unread(extensions, {environment})
     for extension in extensions:
-        if extension.is_python and environment != "torch":
-            raise UsageError(
-                f"{OPTION} {extension.name}: a Python file registers PyTorch's operators, and this is no PyTorch model",
-                hint="leave it out, or name a library for ONNX Runtime",
-                code="custom-ops.source",
-            )
-        if not extension.is_python and environment == "tensorflow":
-            raise UsageError(
-                f"{OPTION} {extension.name}: tf2onnx writes no operators but ONNX's, so that no library would be used",
-                hint="leave it out",
-                code="custom-ops.source",
-            )
         if not extension.is_python and (target, backend) != ("onnxruntime", "onnxruntime"):
             raise UsageError(
                 f"{OPTION} {extension.name} --to {target}: a library of ONNX Runtime's operators is loaded by ONNX "
                 "Runtime alone",
                 hint="convert --to onnxruntime, or write the operator in ONNX's own with a FILE.py",
                 code="custom-ops.target",
+            )
+
+
+def refuse_unread(extensions: Sequence[Extension], environments: Collection[str]) -> None:
+    """Refuse a file that none of the models would load; `environments` are the workers that read them.
+
+    Raises:
+        UsageError: says which, and why.
+    """
+    for extension in extensions:
+        if extension.is_python and "torch" not in environments:
+            raise UsageError(
+                f"{OPTION} {extension.name}: a Python file registers PyTorch's operators, and this is no PyTorch model",
+                hint="leave it out, or name a library for ONNX Runtime",
+                code="custom-ops.source",
+            )
+        if not extension.is_python and set(environments) <= {"tensorflow"}:
+            raise UsageError(
+                f"{OPTION} {extension.name}: tf2onnx writes no operators but ONNX's, so that no library would be used",
+                hint="leave it out",
+                code="custom-ops.source",
             )
 
 

@@ -9,12 +9,13 @@ from typing import TypeVar
 
 import msgspec
 
+from convkit.custom_ops import find_extensions
 from convkit.drafting import CONFIG, drafted, refuse_existing, write_draft
 from convkit.errors import ConvkitError, InputError, MissingError, StepError, TrustError
 from convkit.fetching import fetched
 from convkit.graph.counting import Counted, count_call
 from convkit.graph.simplify import simplify
-from convkit.inspecting_published import engine_facts, inspect_published, is_engine
+from convkit.inspecting_published import engine_facts, inspect_published, is_engine, refuse_unread_at
 from convkit.measure.roofline import Peaks, machine_peaks
 from convkit.model_paths import is_published
 from convkit.pipeline.artifact import Artifact, gather, use_index
@@ -222,13 +223,16 @@ def inspect_model(
 
     Raises:
         InputError: there is no model, nothing can be told of it, or nothing that a draft could be made from.
-        UsageError: the draft's file exists.
+        UsageError: the draft's file exists, or a file of `export.custom_ops` would not be loaded.
     """
     cache = cache or open_cache(observer)
     use_index(StatIndex(cache.root / "digests.sqlite"))
+    extensions = find_extensions(request.export.custom_ops)
     with Runner(cache, observer) as run:
+        run.extend(extensions)
         request = fetched(request, cache, run.observe)
         path = Path(request.model)
+        refuse_unread_at(path, extensions)
         target = _draft_path(path, output) if write else None
         if target is not None:
             refuse_existing(target)

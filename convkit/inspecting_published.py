@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from convkit.errors import InputError
+from convkit.custom_ops import OPTION, refuse_unread
+from convkit.errors import InputError, UsageError
 from convkit.graph.model import MODEL_FILE
+from convkit.model_paths import environment_of
+from convkit.pipeline.extensions import Extension
 from convkit.report.document import Report, read_report
 from convkit.report.inspection import (
     DynamicDim,
@@ -45,6 +48,22 @@ _FREE = -1
 def is_engine(path: Path) -> bool:
     """Tell whether a path is a serialized TensorRT engine, by its name and its first bytes."""
     return path.is_file() and (path.suffix in _ENGINES or _header(path)[1:4] == b"trt")
+
+
+def refuse_unread_at(path: Path, extensions: Sequence[Extension]) -> None:
+    """Refuse files of ``--custom-ops`` that inspecting what lies at a path would not load.
+
+    Raises:
+        UsageError: says which, and why.
+    """
+    if extensions and is_engine(path):
+        raise UsageError(
+            f"{OPTION} {extensions[0].name}: of an engine the header is read, and nothing is loaded",
+            hint="leave it out",
+            code="custom-ops.target",
+        )
+    if extensions:
+        refuse_unread(extensions, {environment_of(path)})
 
 
 def engine_facts(path: Path) -> Inspection:

@@ -17,7 +17,7 @@ from convkit.serving.check_layout import find_models, versions_of
 from convkit.serving.layout import is_model
 from convkit.serving.publish import MANIFEST, RECORDS
 from convkit.serving.records import SAMPLES
-from convkit.sources.find import find_model
+from convkit.sources.find import Framework, find_model
 from convkit.sources.open import open_source
 from convkit.spec.metadata import read_metadata
 from convkit.spec.options import ExportOptions, Precision
@@ -55,6 +55,23 @@ def is_published(path: Path) -> bool:
     if is_model(path) or (path / RECORDS).is_dir() or (path / MANIFEST).is_file():
         return True
     return any(child.is_dir() and is_model(child) for child in path.iterdir())
+
+
+def environment_of(path: Path) -> str:
+    """Return the worker that reads what lies at a path: what is published, or a model of any source.
+
+    Raises:
+        InputError: there is no model, or more than one.
+    """
+    if is_published(path):
+        return "onnx"
+    match find_model(path).framework:
+        case Framework.PYTORCH:
+            return "torch"
+        case Framework.TENSORFLOW:
+            return "tensorflow"
+        case _:
+            return "onnx"
 
 
 def open_model(path: Path, run: Runner, *, trust: Sequence[str], data: Artifact | None, command: str) -> Opened:

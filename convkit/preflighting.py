@@ -9,13 +9,14 @@ from pathlib import Path
 
 import msgspec
 
+from convkit.custom_ops import find_extensions, refuse_useless
 from convkit.errors import ExitStatus, InputError, UsageError
 from convkit.graph.mend import REPAIRS, Wanted, mend
 from convkit.graph.model import DATA_FILE, Model
 from convkit.graph.shape_inputs import shape_inputs
 from convkit.graph.simplify import simplify
 from convkit.mended import NumbersCheck, compare_mended, write_mended, write_profiles
-from convkit.model_paths import is_published
+from convkit.model_paths import environment_of, is_published
 from convkit.pipeline.artifact import gather, use_index
 from convkit.pipeline.cache import Cache
 from convkit.pipeline.events import Observer, nobody
@@ -104,7 +105,7 @@ def check_model(
     Args:
         request: `model`, `to`, `config`, `trust`, `export` and the target's table are looked at.
         fix: write the mended model.
-        output: where to; by default ``NAME.mended.onnx`` in the working directory. Weights above 1.5 GB go beside it.
+        output: where to; by default ``NAME.mended.onnx`` in the working directory. Weights above 1 GB go beside it.
         observer: is told what happens.
         cache: where exports are remembered.
 
@@ -114,17 +115,22 @@ def check_model(
     Raises:
         InputError: there is no model, or its config.txt is not its own.
         TrustError: code beside the model would run.
-        UsageError: the target has no preflight, or the file to be written exists.
+        UsageError: the target has no preflight, would not load the user's operators, or the file to be written exists.
     """
     judge = _judge_for(request)
     found = find_model(Path(request.model), config=Path(request.config) if request.config else None)
     path = output or Path(f"{found.name}.mended.onnx")
     if fix:
         _refuse_existing(path)
+    extensions = find_extensions(request.export.custom_ops)
+    if extensions:
+        backend = open_target(request.to).backend
+        refuse_useless(extensions, environment=environment_of(found.path), target=request.to, backend=backend)
     cache = cache or open_cache(observer)
     use_index(None)
     telling = Telling(observer)
     with Runner(cache, telling) as run:
+        run.extend(extensions)
         model = _opened(request, run)
         first = judge(run, model)
         findings = ordered((*first.findings, *telling.findings()))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convkit.cli.shared_options import CustomOps
 from convkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def command(
         list[str] | None,
         typer.Option(metavar="[=sha256:DIGEST]", help="A model: run the code beside it; with a digest, that file."),
     ] = None,
+    custom_ops: CustomOps = None,
     triton: Annotated[str | None, typer.Option(help="Triton release that is to serve it, such as 26.07.")] = None,
     tensorrt: Annotated[str | None, typer.Option(help="TensorRT that is to load the engines, such as 10.16.")] = None,
     serve: Annotated[
@@ -54,14 +56,16 @@ def command(
     from convkit.cli.convert import refuse_together
 
     given: dict[str, object] = {"--to": to, "--fix": fix, "--output": output, "--config": config, "--recipe": recipe}
-    given["--trust"] = trust
+    given |= {"--trust": trust, "--custom-ops": custom_ops}
     of_repository: dict[str, object] = {"--triton": triton, "--serve": serve, "--verify-key": verify_key}
     if _is_model(path, any(given.values())):
         refuse_together({**of_repository, "--tensorrt": tensorrt}, "a model; it is for a repository")
         if output is not None and not fix:
             raise UsageError("--output says where --fix writes to", hint="add --fix", code="usage.together")
         arguments = {"model": str(path), "to": to, "config": config, "trust": trust}
-        table = {key: value for key, value in arguments.items() if value is not None}
+        table: Table = {key: value for key, value in arguments.items() if value is not None}
+        if custom_ops:
+            table["export"] = {"custom_ops": custom_ops}
         return _check_model(table, recipe, fix=fix, output=output, as_json=as_json, quiet=quiet)
 
     from convkit.checking import CheckStatus, check

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convkit.cli.shared_options import CustomOps
 from convkit.cli.watch import watcher
 from convkit.errors import UsageError
 
@@ -53,6 +54,7 @@ def command(
             metavar="[=sha256:DIGEST]", help="Run the code beside the models; with a digest, that file alone."
         ),
     ] = None,
+    custom_ops: CustomOps = None,
     time_limit: Annotated[
         str | None, typer.Option(metavar="TIME", help="Longest time of one step. [any; one run of a model: 10m]")
     ] = None,
@@ -83,6 +85,7 @@ def command(
                 after,
                 samples=samples,
                 trust=tuple(trust or ()),
+                custom_ops=tuple(custom_ops or ()),
                 check=CheckOptions(max_error=max_error, min_sqnr=min_sqnr),
                 bisecting=bisect,
                 write=write,
@@ -95,6 +98,7 @@ def command(
             "--max-error": max_error,
             "--min-sqnr": min_sqnr,
             "--trust": trust,
+            "--custom-ops": custom_ops,
             "--time-limit": time_limit,
         }
         _refuse(options, "two reports: add --tensors to run the models")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from convkit.cli.shared_options import CustomOps
 from convkit.cli.watch import watcher
 from convkit.errors import TrustError, UsageError
 from convkit.request import OPTIONS, make_request
@@ -45,10 +46,7 @@ def command(
     samples: Annotated[
         str | None, typer.Option(metavar="DATA", help="Inputs for checks and warm-up; data as for calibration.")
     ] = None,
-    custom_ops: Annotated[
-        list[str] | None,
-        typer.Option(metavar="LIB.so|FILE.py", help="Operators of your own, for ONNX Runtime or PyTorch; repeatable."),
-    ] = None,
+    custom_ops: CustomOps = None,
     layout: Annotated[TensorLayout | None, typer.Option(help="TensorFlow's images: as they are, or turned.")] = None,
     tensor_names: Annotated[TensorNames | None, typer.Option(help="Which of config.txt's names clients use.")] = None,
     quantize: Annotated[Precision | None, typer.Option(help="Precision to write.")] = None,

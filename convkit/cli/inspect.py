@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convkit.cli.shared_options import CustomOps
 from convkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def command(
     ] = None,
     state_key: Annotated[str | None, typer.Option(help="Where in a checkpoint the weights are.")] = None,
     signature: Annotated[str | None, typer.Option(help="The signature of a SavedModel.")] = None,
+    custom_ops: CustomOps = None,
     samples: Annotated[
         str | None, typer.Option(metavar="FILE.npz", help="Inputs for the call that is counted.")
     ] = None,
@@ -54,7 +56,8 @@ def command(
     from convkit.inspecting import inspect_model
     from convkit.request import make_request
 
-    export = {"model_def": model_def, "state_key": state_key, "signature": signature, "samples": samples}
+    export: dict[str, object] = {"model_def": model_def, "state_key": state_key, "signature": signature}
+    export |= {"samples": samples, "custom_ops": custom_ops}
     given = {"model": model, "config": config, "trust": trust, "export": {k: v for k, v in export.items() if v}}
     request = make_request({key: value for key, value in given.items() if value}, recipe=None)
     with watcher(quiet=quiet or as_json) as observer:
