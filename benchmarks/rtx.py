@@ -100,12 +100,15 @@ def figures(runs: dict[str, Run]) -> dict[str, dict[str, float]]:
     whole = {key: runs["convkit"][key] - runs["imports"][key] for key in ("wall_s", "cpu_s")}
     stages = runs["convkit"]["said"]["stages"]
     compiling = sum(stage["seconds"] for stage in stages if stage["name"] == "compile" and not stage["cached"])
+    bare = {key: runs["builder"][key] for key in ("wall_s", "cpu_s")}
     return {
         "parser and builder": called,
         "the same, checked and written": proven,
         "convkit, its imports taken off": whole,
         "of which: the stage compile": {"wall_s": compiling},
         "imports of its three processes": {key: runs["imports"][key] for key in ("wall_s", "cpu_s")},
+        "convkit, as a user waits for it": {key: runs["convkit"][key] for key in ("wall_s", "cpu_s")},
+        "parser and builder, their process": bare,
         "the same again (unchanged)": {key: runs["again"][key] for key in ("wall_s", "cpu_s")},
         "of which: the command's imports": runs["command's imports"],
     }
@@ -115,7 +118,24 @@ RATIOS = (
     ("convkit / parser and builder", "convkit, its imports taken off", "parser and builder"),
     ("stage compile / parser and builder", "of which: the stage compile", "parser and builder"),
     ("convkit / the same, checked and written", "convkit, its imports taken off", "the same, checked and written"),
+    ("process / process, with all imports", "convkit, as a user waits for it", "parser and builder, their process"),
 )
+
+
+def by_stage(run: Run) -> dict[str, float]:
+    """Return the seconds that convkit's report has for each of its steps, those of one title added up."""
+    seconds: dict[str, float] = {}
+    for stage in run["said"]["stages"]:
+        if not stage["cached"]:
+            seconds[stage["title"]] = seconds.get(stage["title"], 0.0) + stage["seconds"]
+    return seconds
+
+
+def show_stages(rounds: list[dict[str, float]]) -> None:
+    """Print what convkit says that its steps took; of what runs side by side each has its own time."""
+    rows = [["convkit's step", "s"]]
+    rows += [[title, spread([each.get(title, 0.0) for each in rounds], 2)] for title in rounds[0]]
+    show(rows)
 
 
 def report(rounds: list[dict[str, dict[str, float]]], digest_s: float) -> None:
@@ -159,10 +179,13 @@ def main() -> None:
         hashlib.sha256(model.read_bytes())
         digest_s = time.perf_counter() - started
         one_round(model, forwards=True)  # fills the page cache, writes the libraries' bytecode; does not count
-        rounds = [figures(one_round(model, forwards=number % 2 == 0)) for number in range(options.runs)]
+        runs = [one_round(model, forwards=number % 2 == 0) for number in range(options.runs)]
+    rounds, steps = [figures(each) for each in runs], [by_stage(each["convkit"]) for each in runs]
     report(rounds, digest_s)
+    print()
+    show_stages(steps)
     if options.output:
-        options.output.write_text(json.dumps({"machine": here, "rounds": rounds}, indent=1) + "\n")
+        options.output.write_text(json.dumps({"machine": here, "rounds": rounds, "steps": steps}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

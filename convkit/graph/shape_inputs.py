@@ -33,6 +33,8 @@ _INTEGERS = ("int32", "int64")
 @step(version=1, stage="compile", title="Find the inputs that are shapes", needs="onnx")
 def shape_inputs(model: Model) -> tuple[str, ...]:
     """Return the wire names of the inputs whose values decide shapes: integers, a number or a row of them."""
+    if not any(len(spec.dims) <= 1 and spec.dtype.numpy in _INTEGERS for spec in model.interface.inputs):
+        return ()
     facts = read_facts(model.path)
     small = [
         value.name

@@ -12,6 +12,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar
 import msgspec
 
 from convkit.errors import ConvkitError, InputError
+from convkit.pipeline.ahead import Ahead, has_room
 from convkit.pipeline.artifact import digest_bytes
 from convkit.pipeline.cache import Cache, Entry, artifacts_in, without_paths
 from convkit.pipeline.events import Event, Observer, StepFinished, StepProgress, StepStarted, Warned
@@ -84,6 +85,7 @@ class Runner:
         self._scratch: Path | None = None
         self._lock: int | None = None
         self._use = cache.in_use()
+        self._ahead = Ahead(cache, begin=self._begun, end=self._ended, observe=self.observe)
 
     def __enter__(self) -> Self:
         self._use.__enter__()
@@ -117,15 +119,34 @@ class Runner:
         key = self._key(step, arguments)
         self.libraries.update(_libraries(step))
         with self.account(step.stage, step.title) as account:
-            entry = self.cache.load(key)
+            begun = self._ahead.claim(key)
+            entry = begun or self.cache.load(key)
             if entry is None:
                 entry = self.cache.store(key, self._run(step, arguments))
-            else:
+            elif begun is None:
                 account.cached = True
                 for warning in entry.warnings:
                     self.observe(warning)
             account.seconds, account.peak_bytes = entry.seconds, entry.peak_bytes
         return step.decode_result(entry.result)
+
+    def begin(self, step: Step[P, R], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Let a step begin that the pipeline will come to, beside what comes before it: see `convkit.pipeline.ahead`.
+
+        Nothing happens in a dry run, where the result is remembered, or where the machine has no room for two.
+        """
+        arguments = {name: msgspec.to_builtins(value) for name, value in step.bind(*args, **kwargs).items()}
+        if not self._dry and has_room(arguments, self.limits):
+            self._ahead.begin(self._key(step, arguments), step, arguments)
+
+    def ahead(self, step: Step[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
+        """Return the result of a step that the pipeline will come to; None: it fails, which is told there.
+
+        None in a dry run, too.
+        """
+        arguments = {name: msgspec.to_builtins(value) for name, value in step.bind(*args, **kwargs).items()}
+        entry = None if self._dry else self._ahead.result(self._key(step, arguments), step, arguments)
+        return None if entry is None else step.decode_result(entry.result)
 
     def alternate(
         self,
@@ -166,6 +187,7 @@ class Runner:
 
     def end_worker(self, environment: str) -> None:
         """End a worker in which what the run can do without went wrong; the next step there starts another."""
+        self._ahead.forget(environment)
         worker = self._workers.pop(environment, None)
         if worker is not None:
             worker.stop()
@@ -214,18 +236,27 @@ class Runner:
     def _run(self, step: Step[..., Any], arguments: dict[str, Any]) -> Entry:
         if self._dry:
             raise DryRunEnded(step)
+        return self._ended(step, arguments, self._begun(step, arguments), self.observe)
+
+    def _begun(self, step: Step[..., Any], arguments: dict[str, Any]) -> Worker:
+        """Have its worker begin a step, once that has no other one to do; a measurement begins when none has."""
+        for environment in self._expected:
+            self._worker(environment)
+        self._ahead.settle(None if step.kind is Kind.OBSERVATION else step.needs)
+        worker = self._worker(step.needs)
+        worker.begin(step, arguments, self._scratch_folder(), self.limits, self._extensions)
+        return worker
+
+    def _ended(self, step: Step[..., Any], arguments: dict[str, Any], worker: Worker, observe: Observer) -> Entry:
+        """Wait for what has begun, and hold its inputs against what they were."""
         warnings: list[Warned] = []
 
         def note(event: Event) -> None:
             if isinstance(event, Warned) and not event.code.startswith(OF_THIS_MACHINE):
                 warnings.append(event)
-            self.observe(event)
+            observe(event)
 
-        for environment in self._expected:
-            self._worker(environment)
-        worker = self._worker(step.needs)
-        scratch, watch = self._scratch_folder(), self._watch(step)
-        returned = worker.call(step, arguments, scratch, note, watch, self._extensions)
+        returned = worker.answer(step, note, self._watch(step))
         for artifact in artifacts_in([arguments, msgspec.to_builtins(self._extensions)]):
             if self.cache.has_changed(artifact):
                 raise InputError(
@@ -247,6 +278,8 @@ class Runner:
         )
 
     def _worker(self, environment: str) -> Worker:
+        if environment in self._workers and self._workers[environment].has_ended:
+            self._workers.pop(environment).stop()
         if environment not in self._workers:
             log = self.cache.root / "logs" / f"{self._scratch_folder().name}-{environment}.log"
             kept = kept_folder(environment, self.cache.root)
@@ -254,10 +287,15 @@ class Runner:
                 self._workers[environment] = Worker(environment, log, self._scratch_folder(), kept)
         return self._workers[environment]
 
-    def _watch(self, step: Step[..., Any]) -> Watch:
+    @property
+    def limits(self) -> Limits:
+        """Return what the workers may take."""
         if self._limits is None:
             self._limits = limits_from(LimitOptions())
-        return Watch(self._limits, step, {name: worker.process for name, worker in self._workers.items()})
+        return self._limits
+
+    def _watch(self, step: Step[..., Any]) -> Watch:
+        return Watch(self.limits, step, {name: worker.process for name, worker in self._workers.items()})
 
     def _scratch_folder(self) -> Path:
         if self._scratch is None:

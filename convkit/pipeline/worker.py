@@ -37,7 +37,7 @@ from convkit.pipeline.isolation import isolate
 from convkit.pipeline.kept import handed_on
 from convkit.pipeline.processes import adopt_orphans, end_tree
 from convkit.pipeline.step import Step, find_step
-from convkit.pipeline.watch import Watch
+from convkit.pipeline.watch import Limits, Watch
 
 _REQUESTS = msgspec.json.Decoder(Request)
 _REPLIES = msgspec.json.Decoder(Reply)
@@ -50,7 +50,7 @@ WARM_UPS: dict[str, tuple[str, ...]] = {
     "tensorflow": ("numpy", "tensorflow", "tf2onnx", "tf2onnx.tfonnx", "tensorflow.python.grappler.tf_optimizer"),
     "openvino": ("numpy", "openvino"),
     "tensorrt": (),
-    "tensorrt-rtx": (),
+    "tensorrt-rtx": ("tensorrt_rtx",),
 }
 """Modules that a worker imports as soon as it stands, while the runner still does other things."""
 
@@ -115,30 +115,37 @@ class Worker:
         """Return the process's number."""
         return self._process.pid
 
-    def call(
+    @property
+    def has_ended(self) -> bool:
+        """Tell whether the process is no more."""
+        return self._process.poll() is not None
+
+    def begin(
         self,
         step: Step[..., Any],
         arguments: dict[str, Any],
         scratch: Path,
-        observer: Observer,
-        watch: Watch,
+        limits: Limits,
         extensions: tuple[Extension, ...] = (),
-    ) -> Returned:
-        """Run a step and wait for its result.
-
-        Raises:
-            ConvkitError: what the step raised; a `StepError` for any other exception and for a worker that died;
-                what `watch` complained of, and the worker is no more.
-        """
+    ) -> None:
+        """Let the process begin a step; `answer` waits for its result. One at a time."""
         self._send(
             Call(
                 step=step.name,
                 arguments=arguments,
                 scratch=str(scratch),
-                run_seconds=watch.limits.run_seconds,
+                run_seconds=limits.run_seconds,
                 extensions=extensions,
             )
         )
+
+    def answer(self, step: Step[..., Any], observer: Observer, watch: Watch) -> Returned:
+        """Wait for the result of the step that was begun.
+
+        Raises:
+            ConvkitError: what the step raised; a `StepError` for any other exception and for a worker that died;
+                what `watch` complained of, and the worker is no more.
+        """
         try:
             return self._answer(step, observer, watch)
         except Exception:
@@ -156,7 +163,7 @@ class Worker:
                     return returned
                 case Raised() as raised:
                     if raised.is_stuck:
-                        end_tree(self._process.pid)
+                        self._end()
                     raise self._translated(raised, step)
         raise self._death(step)
 
@@ -174,12 +181,15 @@ class Worker:
 
     def stop(self) -> None:
         """End the process and everything it started."""
-        end_tree(self._process.pid)
-        self._process.wait()
+        self._end()
         self._channel.close()
         for descriptor in self._ends:
             os.close(descriptor)
         self._ends = ()
+
+    def _end(self) -> None:
+        end_tree(self._process.pid)
+        self._process.wait()
 
     def _has_answered(self, watch: Watch) -> bool:
         """Wait for the worker's next message, or for its end, even if what it started keeps the channel open."""
@@ -189,7 +199,7 @@ class Worker:
         while True:
             overrun = watch.look(lambda: log_tail(self.log))
             if overrun is not None:
-                end_tree(self._process.pid)
+                self._end()
                 raise overrun
             ready = poll.poll(watch.pause_s * 1000)
             if ready:
@@ -264,8 +274,9 @@ def serve(channel: socket.socket) -> None:
         match _REQUESTS.decode(data):
             case WarmUp(modules=modules):
                 for module in modules:
-                    with contextlib.suppress(ImportError):  # the step that needs it says so better
+                    with contextlib.suppress(ImportError, OSError):  # the step that needs it says so better
                         importlib.import_module(module)
+                gc.freeze()  # what `_give_back_memory` need not look at again after every step
             case Call() as call:
                 send(channel, _run(call))
                 _give_back_memory()

@@ -19,7 +19,7 @@ from convkit.pipeline import events
 from convkit.pipeline.artifact import Artifact, gather, new_folder
 from convkit.pipeline.step import observation, step
 
-BARE = "tensorrt-rtx"
+BARE = "tensorrt"
 """The environment whose worker imports nothing on its own."""
 
 
