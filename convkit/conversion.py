@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from convkit import __version__
+from convkit.beginning import begin_engine
 from convkit.budget import within_budget
 from convkit.choosing import choose
 from convkit.custom_ops import published_libraries, warn_of_place
@@ -124,6 +125,7 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     order.prepare_data(run)
     exported = order.source.export(run, samples=order.samples, max_opset=order.release.opset)
     dossier.exported = exported
+    begin_engine(order, run, exported)
     _require_equal(run, dossier, "as exported", exported.model, Precision.NONE, CheckOptions())
 
     simplified = fitted(target, run, run(simplify, exported.model, chain=request.simplify.chain))

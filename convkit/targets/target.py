@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -147,6 +147,14 @@ class Target(Protocol):
         Raises:
             StepError: the runtime refuses the model; the nodes are named.
         """
+
+
+@runtime_checkable
+class BuildsHere(Protocol):
+    """A target whose engine takes long, and is built on this machine; convkit's TensorRT-RTX does, others may."""
+
+    def begin(self, run: Runner, model: Model, options: object, recorded: Tensors | None) -> None:
+        """Let it begin (`Runner.begin`) what `compile` then waits for; the arguments are those that a `Job` has."""
 
 
 def open_target(name: str) -> Target:

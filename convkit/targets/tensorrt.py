@@ -34,6 +34,7 @@ from convkit.targets.engine_records import ENGINES, BuiltEngine, encode_engines
 from convkit.targets.here import tensorrt_version
 from convkit.targets.rtx_layout import CONTEXT_FILE, README_FILE, readme, wrap_engine
 from convkit.targets.target import Compiled, Job, Refusal
+from convkit.targets.trt_ahead import begin_rtx
 from convkit.targets.trt_api import Flavour, installed, no_gpu, not_installed
 from convkit.targets.trt_build import ENGINE_FILES, Engine, build_rtx, build_tensorrt
 from convkit.targets.trt_options import (
@@ -184,6 +185,10 @@ class TensorRTRTX:
             )
         if not installed(Flavour.TENSORRT_RTX):
             raise not_installed(Flavour.TENSORRT_RTX, "it is not installed")
+
+    def begin(self, run: Runner, model: Model, options: object, recorded: Tensors | None) -> None:
+        """Let the engine be built while others check the model; see `convkit.targets.target.BuildsHere`."""
+        begin_rtx(run, model, _options(options, Flavour.TENSORRT_RTX), recorded)
 
     def compile(self, run: Runner, model: Model, job: Job) -> Compiled:
         """Build the engine.
