@@ -133,8 +133,8 @@ def write_profiles(path: Path, target: str, profiles: Sequence[Profile]) -> None
     lines += [f"to = {json.dumps(target)}"]
     for profile in profiles:
         lines += ["", f"[[{target}.profiles]]"]
-        for name, shape in profile.shapes.items():
-            ranges = ", ".join(f"{key} = {list(getattr(shape, key))}" for key in ("min", "opt", "max"))
+        for name, numbers in (*profile.shapes.items(), *profile.values.items()):
+            ranges = ", ".join(f"{key} = {list(getattr(numbers, key))}" for key in ("min", "opt", "max"))
             lines.append(f"{json.dumps(name)} = {{ {ranges} }}")
     try:
         with path.open("x", encoding="utf-8") as stream:

@@ -13,7 +13,6 @@ from convkit.custom_ops import find_extensions, refuse_useless
 from convkit.errors import ExitStatus, InputError, UsageError
 from convkit.graph.mend import REPAIRS, Wanted, mend
 from convkit.graph.model import DATA_FILE, Model
-from convkit.graph.shape_inputs import shape_inputs
 from convkit.graph.simplify import simplify
 from convkit.mended import NumbersCheck, compare_mended, write_mended, write_profiles
 from convkit.model_paths import environment_of, is_published
@@ -36,7 +35,8 @@ from convkit.targets.trt_api import Flavour
 from convkit.targets.trt_operators import operator_table
 from convkit.targets.trt_options import TensorRTOptions
 from convkit.targets.trt_preflight import ordered, preflight
-from convkit.targets.trt_profiles import Profile, profiles_for
+from convkit.targets.trt_profiles import Profile
+from convkit.targets.trt_together import choose_profiles
 
 _ANY_OPSET = 26
 _MOST_ROUNDS = 5
@@ -194,7 +194,7 @@ def _for_tensorrt(run: Runner, model: Model, flavour: Flavour, options: TensorRT
     profiles: tuple[Profile, ...] = ()
     impossible: tuple[Finding, ...] = ()
     try:
-        profiles = run(profiles_for, model.interface, options, shape_inputs=run(shape_inputs, model))
+        profiles = choose_profiles(run, model, options, seen=None)
     except UsageError as error:
         impossible = (
             Finding(

@@ -6,11 +6,12 @@ optimization"); one that it does not know keeps it from loading a model, so that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from convkit.errors import UsageError
 from convkit.graph.model import MODEL_FILE, Model
 from convkit.graph.quant_profile import QuantProfile
+from convkit.graph.shape_inputs import shape_inputs
 from convkit.pipeline.events import Warned
 from convkit.pipeline.runner import Runner
 from convkit.spec.options import EngineMode, Precision
@@ -18,13 +19,14 @@ from convkit.targets.onnxruntime import OnnxRuntime
 from convkit.targets.onnxruntime_options import AcceleratorName, OnnxRuntimeOptions
 from convkit.targets.onnxruntime_profile import PROFILE
 from convkit.targets.openvino_profile import PROFILE as OPENVINO_PROFILE
-from convkit.targets.ort_profiles import provider_options, unreadable_name
+from convkit.targets.ort_profiles import provider_options, tuned_for_largest, unreadable_name
 from convkit.targets.target import Accelerator, Compiled, Job, Refusal, Target
 from convkit.targets.trt_api import Flavour, installed
 from convkit.targets.trt_options import TensorRTOptions
 from convkit.targets.trt_parse import parse_rtx
 from convkit.targets.trt_profile import TENSORRT_PROFILE
-from convkit.targets.trt_profiles import Profile, profiles_for
+from convkit.targets.trt_profiles import Profile
+from convkit.targets.trt_together import choose_profiles
 
 PRECISION_MODES: Mapping[Precision, str] = {
     Precision.NONE: "FP32",
@@ -92,7 +94,7 @@ class WithTensorRT(_Accelerated):
         """
         table = job.options if isinstance(job.options, OnnxRuntimeOptions) else OnnxRuntimeOptions()
         whole, verdict = _judged(run, model)
-        profiles = self._profiles(run, model, table) if whole else ()
+        profiles = self._profiles(run, model, table, job) if whole else ()
         return Compiled(
             engine="none",
             files={name: model.files.file(name) for name in model.files.files},
@@ -109,14 +111,27 @@ class WithTensorRT(_Accelerated):
             ),
         )
 
-    def _profiles(self, run: Runner, model: Model, table: OnnxRuntimeOptions) -> tuple[Profile, ...]:
+    def _profiles(self, run: Runner, model: Model, table: OnnxRuntimeOptions, job: Job) -> tuple[Profile, ...]:
         """Return the profiles that can be written down: none where an input's name would be cut in pieces."""
-        profiles = run(profiles_for, model.interface, TensorRTOptions(profiles=table.profiles))
+        names = run(shape_inputs, model)
+        if names and not table.profiles and job.recorded is None:
+            _without_profiles(run, f"{_quoted(names)} holds a shape, and nothing says which come (--samples)")
+            return ()
+        profiles = choose_profiles(run, model, TensorRTOptions(profiles=table.profiles), seen=job.recorded)
         name = unreadable_name(profiles)
         if name is not None:
             _without_profiles(run, f"ONNX Runtime cannot read a profile for an input called '{name}'")
             return ()
-        return profiles
+        if len(profiles) > 1 and not table.profiles:
+            _without_profiles(run, f"no single range of what {_quoted(names)} holds fits the other inputs' sizes")
+            return ()
+        if len(profiles) > 1:
+            message = (
+                "ONNX Runtime runs the first of several profiles alone, and refuses a request that only another one "
+                "holds: write one that holds them all"
+            )
+            run.observe(Warned(code="tensorrt.one-profile", message=message))
+        return tuned_for_largest(profiles)
 
 
 class WithCuda(_Accelerated):
@@ -280,6 +295,10 @@ def _judged(run: Runner, model: Model) -> tuple[bool, str]:
         return True, f"{stood_in}: it takes every node ({parsed.layers} layers)."
     _without_profiles(run, "the graph is cut in pieces, of whose inputs no profile can be written")
     return False, f"{stood_in}: {len(parsed.findings)} nodes are left to ONNX Runtime, and cut the graph in pieces."
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return " or ".join(f"'{name}'" for name in names)
 
 
 def _without_profiles(run: Runner, why: str) -> None:

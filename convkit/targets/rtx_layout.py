@@ -133,6 +133,11 @@ def _ranges(profiles: tuple[Profile, ...]) -> str:
         f"- profile {number}: `{name}` from {list(shapes.min)} to {list(shapes.max)}, tuned for {list(shapes.opt)}"
         for number, profile in enumerate(profiles)
         for name, shapes in profile.shapes.items()
+    ] + [
+        f"- profile {number}: the shapes in `{name}` from {list(values.min)} to {list(values.max)}, tuned for "
+        f"{list(values.opt)}"
+        for number, profile in enumerate(profiles)
+        for name, values in profile.values.items()
     ]
     return "\n".join(["It takes shapes in these ranges:", "", *lines, ""]) if lines else ""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from convkit.graph.facts import Dims, Facts, Placed, dims_of
 from convkit.targets.finding import Finding
@@ -15,7 +15,7 @@ from convkit.targets.trt_rules import CONVKIT
 if TYPE_CHECKING:
     import onnx
 
-Shapes = Mapping[str, Sequence[int]]
+Numbers = Mapping[str, Sequence[int]]
 
 _NODE = re.compile(r"\(op_type:(?P<operator>[^,)]*)(?:, node name: (?P<node>[^)]*))?\): ?(?P<reason>.*)", re.DOTALL)
 _ABOUT_SHAPES = re.compile(r"dimension|shape|rank|axis|mismatch", re.IGNORECASE)
@@ -23,38 +23,54 @@ _NOISE = re.compile(r"\[[A-Za-z]+Error\] ?")
 
 
 def shape_findings(facts: Facts, profiles: Sequence[Profile]) -> Iterator[Finding]:
-    """Find nodes that cannot work at a profile's shapes; without profiles, at those that the inputs declare."""
+    """Find nodes that cannot work at a profile's shapes; without profiles, at those that the inputs declare.
+
+    Inputs whose values are shapes have the profile's values there.
+    """
     seen = set()
-    for where, shapes in _places(profiles) or [("", {})]:
-        for finding in _at(facts, where, shapes):
+    for place in _places(profiles) or [_Place("", {}, {})]:
+        for finding in _at(facts, place):
             if finding.node not in seen:
                 seen.add(finding.node)
                 yield finding
 
 
-def _places(profiles: Sequence[Profile]) -> list[tuple[str, Shapes]]:
-    found: list[tuple[str, Shapes]] = []
+class _Place(NamedTuple):
+    """One end of a profile."""
+
+    where: str
+    """In words."""
+    shapes: Numbers
+    values: Numbers
+    """Of the inputs whose values are shapes."""
+
+
+def _places(profiles: Sequence[Profile]) -> list[_Place]:
+    found = []
     for number, profile in enumerate(profiles):
         which = f"profile {number}'s" if len(profiles) > 1 else "the profile's"
         for word, attribute in (("smallest", "min"), ("usual", "opt"), ("largest", "max")):
             shapes = {name: getattr(shape, attribute) for name, shape in profile.shapes.items()}
-            found.append((f"at {which} {word} shape ({_listed(shapes)}) ", shapes))
+            values = {name: getattr(value, attribute) for name, value in profile.values.items()}
+            found.append(_Place(f"at {which} {word} shape ({_listed(shapes, values)}) ", shapes, values))
     return found
 
 
-def _listed(shapes: Shapes) -> str:
-    texts = [f"{name} {list(dims)}" for name, dims in shapes.items()]
+def _listed(shapes: Numbers, values: Numbers) -> str:
+    texts = [f"{name} = {list(numbers)}" for name, numbers in values.items()]
+    texts += [f"{name} {list(dims)}" for name, dims in shapes.items()]
     return ", ".join(texts[:3]) + (", ..." if len(texts) > 3 else "")
 
 
-def _at(facts: Facts, where: str, shapes: Shapes) -> Iterator[Finding]:
+def _at(facts: Facts, place: _Place) -> Iterator[Finding]:
     import onnx
 
-    proto = _with_shapes(facts.proto, shapes)
+    where = place.where
+    proto = _with_shapes(facts.proto, place)
     try:
         inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
-        yield from _of_error(facts, where, str(error))
+        yield from _of_error(facts, place, str(error))
         inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     dims = {
         value.name: dims_of(value)
@@ -65,11 +81,12 @@ def _at(facts: Facts, where: str, shapes: Shapes) -> Iterator[Finding]:
         reason, mend = _empty(node, dims), ""
         if reason is None and node.operator == "Reshape":
             reason, mend = _reshaped(node, facts, dims)
+            reason = reason or _other_count(node, dims)
         if reason is not None:
-            yield _finding(node.name, node.operator, f"{where}{reason}", mend)
+            yield _finding(node.name, node.operator, f"{where}{reason}", mend, together=bool(place.values))
 
 
-def _of_error(facts: Facts, where: str, text: str) -> Iterator[Finding]:
+def _of_error(facts: Facts, place: _Place, text: str) -> Iterator[Finding]:
     found = _NODE.search(text)
     if found is None:
         return
@@ -79,7 +96,8 @@ def _of_error(facts: Facts, where: str, text: str) -> Iterator[Finding]:
     node = next((each for each in facts.nodes if each.proto.name and each.proto.name == found["node"]), None)
     node = node or next((each for each in facts.nodes if each.operator == found["operator"]), None)
     if node is not None:
-        yield _finding(node.name, node.operator, f"{where}its shapes do not fit: {reason}", "")
+        reason = f"{place.where}its shapes do not fit: {reason}"
+        yield _finding(node.name, node.operator, reason, "", together=bool(place.values))
 
 
 def _empty(node: Placed, dims: Mapping[str, Dims]) -> str | None:
@@ -129,32 +147,56 @@ def _reshaped(node: Placed, facts: Facts, dims: Mapping[str, Dims]) -> tuple[str
     return f"it reshapes {sizes} to {target}, which holds another count of numbers", mend
 
 
-def _with_shapes(proto: onnx.ModelProto, shapes: Shapes) -> onnx.ModelProto:
-    """Return a copy whose inputs have these shapes, and whose outputs say nothing of theirs."""
+def _other_count(node: Placed, dims: Mapping[str, Dims]) -> str | None:
+    """Hold the shape that a Reshape gives, where that is known, against how many numbers come in."""
+    given, made = dims.get(node.input(0)), dims.get(node.output(0))
+    if given is None or made is None or not all(isinstance(dim, int) for dim in (*given, *made)):
+        return None
+    before, after = ([int(dim) for dim in shape if isinstance(dim, int)] for shape in (given, made))
+    if math.prod(before) == math.prod(after):
+        return None
+    return f"it reshapes {before} to {after}, which holds another count of numbers"
+
+
+def _with_shapes(proto: onnx.ModelProto, place: _Place) -> onnx.ModelProto:
+    """Return a copy whose inputs have these shapes and values, and whose outputs say nothing of theirs."""
+    from onnx import helper
+
     copy = type(proto).FromString(proto.SerializeToString())
     del copy.graph.value_info[:]
-    for value in copy.graph.input:
-        if value.name in shapes:
-            for dim, size in zip(value.type.tensor_type.shape.dim, shapes[value.name], strict=False):
+    for value in list(copy.graph.input):
+        tensor = value.type.tensor_type
+        if value.name in place.values:
+            numbers = place.values[value.name]
+            shape = [len(numbers)] * len(tensor.shape.dim)
+            copy.graph.initializer.append(helper.make_tensor(value.name, tensor.elem_type, shape, numbers))
+            copy.graph.input.remove(value)
+        elif value.name in place.shapes:
+            for dim, size in zip(tensor.shape.dim, place.shapes[value.name], strict=False):
                 dim.dim_value = size
     for value in copy.graph.output:
         value.type.tensor_type.ClearField("shape")
     return copy
 
 
-def _finding(node: str, operator: str, reason: str, mend: str) -> Finding:
-    fix = (
-        "write -1 for the batch, and what follows as it is"
-        if mend
-        else 'correct "min_dims", "opt_dims" and "max_dims" in config.txt (or profiles in the recipe); where no shape '
-        "works, a size is written into the graph: export with that dimension dynamic"
-    )
+_BATCH = "write -1 for the batch, and what follows as it is"
+_TOGETHER = (
+    "write profiles in the recipe whose shapes and values go together, min with min, opt with opt, max with max: "
+    "several of them where one range does not hold what comes"
+)
+_SHAPES = (
+    'correct "min_dims", "opt_dims" and "max_dims" in config.txt (or profiles in the recipe); where no shape works, a '
+    "size is written into the graph: export with that dimension dynamic"
+)
+
+
+def _finding(node: str, operator: str, reason: str, mend: str, *, together: bool) -> Finding:
     return Finding(
         code="shapes",
         node=node,
         operator=operator,
         reason=reason,
-        fix=fix,
+        fix=_BATCH if mend else _TOGETHER if together else _SHAPES,
         mend=mend,
         found_by=(CONVKIT,),
         beyond_parser=True,
