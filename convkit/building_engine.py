@@ -22,7 +22,6 @@ from convkit.pipeline.artifact import gather, read_record
 from convkit.pipeline.events import Warned
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.stopwatch import Timing
-from convkit.refitting import Refittable, refitted
 from convkit.report import statistics
 from convkit.report.assemble import EMULATED, checked, staged
 from convkit.report.document import Caution, Failure, Latency, Report, Role, Status, Subject, read_report
@@ -34,8 +33,9 @@ from convkit.spec.options import MeasureMode
 from convkit.targets.build_plan import BuildPlan
 from convkit.targets.cuda_driver import Gpu
 from convkit.targets.here import Here
-from convkit.targets.trt_build import Engine, build_tensorrt
-from convkit.targets.trt_run import ON_DEVICE, WITH_COPIES, run_tensorrt, time_on_device, time_tensorrt
+from convkit.targets.trt_build import Engine
+from convkit.targets.trt_make import REFITTED, Made, Refittable, make_plan
+from convkit.targets.trt_run import ON_DEVICE, WITH_COPIES, time_on_device, time_tensorrt
 from convkit.targets.trt_work import executed
 
 
@@ -79,7 +79,8 @@ def finish_engine(
     plan, on = task.plan, here.gpu
     run.stages.clear()
     run.warnings.clear()
-    engine, verification, is_refitted = _make(run, task, here, candidate)
+    made, verification = _make(run, task, here, candidate)
+    engine = made.engine
     samples = tensors_of(task, plan.samples)
     times = _time(run, engine, samples, plan, on, measure)
     accuracy = judge_engine(run, engine, plan, evaluation, on) if evaluation is not None else None
@@ -117,13 +118,13 @@ def finish_engine(
                 (
                     *(how for how in report.measured_how if how != EMULATED),
                     *_measured_how(label, times, accuracy, on),
-                    *(("The engine is another version's, refitted with these weights.",) if is_refitted else ()),
+                    *((REFITTED,) if made.refitted else ()),
                 )
             )
         ),
     )
     _require_gates(report, found, engine)
-    return Finished(engine, msgspec.structs.replace(report, worse=worsened(report)), is_refitted)
+    return Finished(engine, msgspec.structs.replace(report, worse=worsened(report)), made.refitted)
 
 
 def report_of(task: Task) -> Report:
@@ -141,8 +142,8 @@ def tensors_of(task: Task, names: dict[str, str]) -> Tensors:
     return Tensors(files=gather(task.inputs, names))
 
 
-def _make(run: Runner, task: Task, here: Here, candidate: Refittable | None) -> tuple[Engine, Verification, bool]:
-    """Refit where that gives the right numbers, else build; return the engine, what the check saw, and which it was.
+def _make(run: Runner, task: Task, here: Here, candidate: Refittable | None) -> tuple[Made, Verification]:
+    """Refit where that gives the right numbers, else build; return what the check saw along with it.
 
     Raises:
         StepError: TensorRT could not build it.
@@ -150,32 +151,23 @@ def _make(run: Runner, task: Task, here: Here, candidate: Refittable | None) -> 
     """
     plan = task.plan
     model = Model(files=gather(task.inputs, plan.model), interface=plan.interface)
-    if candidate is not None:
-        made = refitted(run, candidate, model, plan, on=here.gpu)
-        if made is not None:
-            verification = _verify(run, task, made)
-            if verification.passed:
-                return made, verification, True
-            _warn_of_refit(run, "its outputs are not the source framework's")
-    engine = run(build_tensorrt, model, plan.profiles, plan.options, on=here.gpu)
-    verification = _verify(run, task, engine)
+    references = list(tensors_of(task, plan.references))
+
+    def verified(answers: Tensors) -> Verification:
+        return hold_against(references, list(answers), plan.precision, plan.tolerance)
+
+    samples = tensors_of(task, plan.samples)
+    made = make_plan(
+        run, model, plan, samples, candidate=candidate, holds=lambda found: verified(found).passed, on=here.gpu
+    )
+    verification = verified(made.answers)
     refuse_difference(
         verification,
         "the built engine",
         "the source framework",
         hint="convert in a higher precision, or allow more with --max-error or --min-sqnr",
     )
-    return engine, verification, False
-
-
-def _verify(run: Runner, task: Task, engine: Engine) -> Verification:
-    plan = task.plan
-    answers = run(run_tensorrt, engine.files, tensors_of(task, plan.samples))
-    return hold_against(list(tensors_of(task, plan.references)), list(answers), plan.precision, plan.tolerance)
-
-
-def _warn_of_refit(run: Runner, why: str) -> None:
-    run.observe(Warned(code="build.refit", message=f"the refitted engine is not used: {why}; it is built anew"))
+    return made, verification
 
 
 def _caution(warning: Warned) -> Caution:

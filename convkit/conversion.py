@@ -16,10 +16,10 @@ from convkit.errors import ConvkitError
 from convkit.evaluation import Evaluation, begin_evaluation
 from convkit.fetching import fetched
 from convkit.graph.census import Census, census_of
-from convkit.graph.model import Model
+from convkit.graph.model import Model, Tensors
 from convkit.graph.simplify import simplify
 from convkit.graph.work import declared_work
-from convkit.measure.compare import compare_outputs, hold_against, refuse_difference
+from convkit.measure.compare import Verification, compare_outputs, hold_against, refuse_difference
 from convkit.narrowing import narrow
 from convkit.order import Order, prepare
 from convkit.pipeline.artifact import use_index
@@ -33,6 +33,7 @@ from convkit.pipeline.step import step
 from convkit.pipeline.watch import Limits, limits_from
 from convkit.profiling import profile_models
 from convkit.quantize.result import Narrowed
+from convkit.refitting import while_converting
 from convkit.report.assemble import Dossier, write_reports
 from convkit.report.document import Client, Report, Status
 from convkit.report.files import report_files
@@ -138,6 +139,11 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     final, dossier.quantized = narrowed.model, narrowed.quantized
     _require_equal(run, dossier, dossier.final_label, narrowed.judged, precision, _final_check(request, precision))
 
+    check = _final_check(request, precision)
+
+    def held(answers: Tensors) -> Verification:
+        return hold_against(list(exported.references), list(answers), precision, check)
+
     job = Job(
         precision=precision,
         engine=request.engine,
@@ -148,6 +154,7 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
         references=exported.references,
         recorded=exported.samples if order.samples is not None else None,
         runnable=narrowed.judged,
+        refitting=while_converting(run, Path(request.output, order.found.name).absolute(), lambda a: held(a).passed),
     )
     if target.emulated and evaluation is not None and (most := request.accuracy.max_drop_points) is not None:
         gate, files = evaluation.gate(most)
@@ -155,8 +162,7 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     compiled = target.compile(run, final, job)
     dossier.compiled = compiled
     if compiled.answers is not None:
-        check = _final_check(request, precision)
-        built = hold_against(list(exported.references), list(compiled.answers), precision, check)
+        built = held(compiled.answers)
         dossier.checks.append((f"{dossier.final_label}, built", built))
         refuse_difference(built, "the built engine", exported.framework, hint=_check_hint(precision, check))
     if evaluation is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
 
@@ -23,6 +23,9 @@ from convkit.spec.options import CheckOptions, EngineMode, GateOptions, Precisio
 from convkit.spec.wording import did_you_mean
 from convkit.targets.build_plan import AccuracyGate
 from convkit.targets.trt_profiles import Profile
+
+if TYPE_CHECKING:
+    from convkit.targets.trt_make import Refitting
 
 TARGETS: dict[str, str] = {
     "onnxruntime": "convkit.targets.onnxruntime:OnnxRuntime",
@@ -67,6 +70,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A graph of the same nodes that ONNX Runtime runs here, where it has no kernels for the model's own."""
     work: Mapping[str, NodeWork] = {}
     """The work of each node of the model, where that was counted."""
+    refitting: Refitting | None = None
+    """How an engine of the same structure that stands is found, and judged once it has the model's weights."""
 
 
 class Accelerator(msgspec.Struct, frozen=True, kw_only=True):

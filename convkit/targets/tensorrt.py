@@ -3,11 +3,13 @@
 trt_api        the seam to the modules `tensorrt` and `tensorrt_rtx`; trt_types says what of them is used
 trt_profile    where Q/DQ pairs go
 trt_options    the recipe's tables          trt_profiles   the shapes that an engine is built for
+trt_values     inputs that hold shapes      trt_together   their values, and the sizes that go with them
 trt_preflight  convkit's rules (trt_rules…) and the parser's verdict (trt_parse) in words (trt_findings)
 trt_rewrite    operators that it lacks, written otherwise
 trt_settings   TensorRT's own settings by name, held against what its releases have
 trt_build      ONNX to an engine            trt_run        an engine on recorded inputs
 trt_progress   how far a build is, and its end by Ctrl-C     trt_timings    the timing cache
+trt_make       an engine refitted, else built    trt_refit  other weights for one that stands
 trt_inspect    an engine's layers           trt_work       what of the graph runs in which precision
 rtx_layout     what ONNX Runtime's RTX provider reads
 build_plan     build.json, for an engine that is built elsewhere
@@ -22,7 +24,6 @@ import msgspec
 
 from convkit.errors import UsageError
 from convkit.graph.model import MODEL_FILE, Model, Tensors
-from convkit.graph.shape_inputs import shape_inputs
 from convkit.graph.structure import structure_of
 from convkit.pipeline.artifact import digest_bytes, digest_file
 from convkit.pipeline.events import Warned
@@ -31,12 +32,13 @@ from convkit.spec.options import EngineMode, Precision
 from convkit.targets.build_plan import FILE_NAME, BuildPlan, encode_build_plan
 from convkit.targets.cuda_driver import Gpu, driver_present, gpu
 from convkit.targets.engine_records import ENGINES, BuiltEngine, encode_engines
-from convkit.targets.here import tensorrt_version
+from convkit.targets.here import Here, tensorrt_version
 from convkit.targets.rtx_layout import CONTEXT_FILE, README_FILE, readme, wrap_engine
 from convkit.targets.target import Compiled, Job, Refusal
 from convkit.targets.trt_ahead import begin_rtx
 from convkit.targets.trt_api import Flavour, installed, no_gpu, not_installed
-from convkit.targets.trt_build import ENGINE_FILES, Engine, build_rtx, build_tensorrt
+from convkit.targets.trt_build import ENGINE_FILES, Engine, build_rtx
+from convkit.targets.trt_make import REFITTED, Made, make_plan
 from convkit.targets.trt_options import (
     FP8_SINCE,
     RTX_COMPUTE_CAPABILITIES,
@@ -48,17 +50,17 @@ from convkit.targets.trt_options import (
 )
 from convkit.targets.trt_preflight import gate, warn_of_rules
 from convkit.targets.trt_profile import TENSORRT_PROFILE
-from convkit.targets.trt_profiles import Profile, profiles_for
+from convkit.targets.trt_profiles import Profile
 from convkit.targets.trt_rewrite import rewritten
 from convkit.targets.trt_run import (
     ON_DEVICE,
     WITH_COPIES,
     answer_tensorrt,
-    run_tensorrt,
     time_on_device,
     time_tensorrt,
 )
 from convkit.targets.trt_settings import not_everywhere, refuse_unknown
+from convkit.targets.trt_together import choose_profiles
 from convkit.targets.trt_work import with_layers, with_work
 
 RECORDS = "convkit"
@@ -109,18 +111,19 @@ class TensorRT:
         """
         table = _options(job.options, Flavour.TENSORRT)
         job = with_work(run, model, job)
-        profiles = _profiles(run, model, table, job)
+        profiles = choose_profiles(run, model, table, seen=job.recorded)
         here = gpu() if job.engine is not EngineMode.DEFER and installed(Flavour.TENSORRT) else None
         structure = run(structure_of, model) if table.refit else None
-        sources = _sources(model, profiles, table, job, Flavour.TENSORRT, structure=structure)
+        plan, sources = _sources(model, profiles, table, job, Flavour.TENSORRT, structure=structure)
         _tell_of_flags(run, table)
         if here is not None and job.precision is Precision.FP8 and not has_fp8(here.compute_capability):
             raise _no_fp8(here)
         if here is not None:
             warn_of_rules(run, model, profiles)
-            engine = run(build_tensorrt, model, profiles, table, on=here)
-            sources |= _record(engine, here, sources)
-            built = _built(engine, sources, answers=run(run_tensorrt, engine.files, job.samples))
+            made = _made(run, model, plan, job, here)
+            engine = made.engine
+            sources |= _record(made, here, sources)
+            built = _built(engine, sources, answers=made.answers, refitted=made.refitted)
             built = with_layers(run.observe, built, engine.inspected, job)
             return msgspec.structs.replace(
                 built,
@@ -201,17 +204,12 @@ class TensorRTRTX:
         if job.precision is Precision.FP8:
             table = _for_fp8(run, table)
         job = with_work(run, model, job)
-        profiles = _profiles(run, model, table, job)
-        sources = _sources(model, profiles, table, job, Flavour.TENSORRT_RTX)
+        profiles = choose_profiles(run, model, table, seen=job.recorded)
+        _, sources = _sources(model, profiles, table, job, Flavour.TENSORRT_RTX)
         warn_of_rules(run, model, profiles)
         engine = run(build_rtx, model, profiles, table)
         built = with_layers(run.observe, _built(engine, sources), engine.inspected, job)
         return msgspec.structs.replace(built, files={**built.files, **_for_onnxruntime(run, model, engine)})
-
-
-def _profiles(run: Runner, model: Model, options: TensorRTOptions, job: Job) -> tuple[Profile, ...]:
-    shapes = run(shape_inputs, model)
-    return run(profiles_for, model.interface, options, seen=job.recorded, shape_inputs=shapes)
 
 
 def _for_onnxruntime(run: Runner, model: Model, engine: Engine) -> dict[str, Path | bytes]:
@@ -267,7 +265,7 @@ def _sources(
     target: Flavour,
     *,
     structure: str | None = None,
-) -> dict[str, Path | bytes]:
+) -> tuple[BuildPlan, dict[str, Path | bytes]]:
     """Return what an engine is built from, and held against, as the files of one folder: build.json names them all."""
     accuracy = job.accuracy
     if accuracy is not None and target is Flavour.TENSORRT_RTX:
@@ -291,19 +289,28 @@ def _sources(
         work=dict(job.work),
         structure=structure,
     )
-    return {**models, **samples, **references, **evaluation, FILE_NAME: encode_build_plan(plan)}
+    return plan, {**models, **samples, **references, **evaluation, FILE_NAME: encode_build_plan(plan)}
 
 
-def _record(engine: Engine, here: Gpu, sources: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
+def _made(run: Runner, model: Model, plan: BuildPlan, job: Job, on: Gpu) -> Made:
+    """Refit an engine that stands, where the recipe asks for that and one suits, else build."""
+    refitting = job.refitting
+    candidate = refitting.find(plan, Here(gpu=on, tensorrt=tensorrt_version())) if refitting is not None else None
+    holds = refitting.holds if refitting is not None else lambda _: True
+    return make_plan(run, model, plan, job.samples, candidate=candidate, holds=holds, on=on)
+
+
+def _record(made: Made, here: Gpu, sources: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
     """Return engines.json for an engine that is built at once."""
     plan = sources[FILE_NAME]
     assert isinstance(plan, bytes)
     record = BuiltEngine(
-        file=ENGINE_FILES[engine.flavour],
-        digest=digest_file(engine.files.file()),
+        file=ENGINE_FILES[made.engine.flavour],
+        digest=digest_file(made.engine.files.file()),
         gpu=here,
         tensorrt=tensorrt_version(),
         built_from=digest_bytes(plan),
+        refitted=made.refitted,
     )
     return {ENGINES: encode_engines([record])}
 
@@ -319,8 +326,12 @@ def _digests(files: Mapping[str, Path]) -> dict[str, str]:
     return {name: digest_file(path) for name, path in files.items()}
 
 
-def _built(engine: Engine, sources: Mapping[str, Path | bytes], *, answers: Tensors | None = None) -> Compiled:
+def _built(
+    engine: Engine, sources: Mapping[str, Path | bytes], *, answers: Tensors | None = None, refitted: bool = False
+) -> Compiled:
     on = f" on {engine.gpu.name}" if engine.gpu else ""
+    by = f"{engine.flavour.product} {engine.version}"
+    how = f"refitted the engine{on}" if refitted else f"built the engine{on} from {engine.layers} layers"
     return Compiled(
         engine="built",
         files={
@@ -331,7 +342,7 @@ def _built(engine: Engine, sources: Mapping[str, Path | bytes], *, answers: Tens
         served_bytes=engine.files.bytes,
         answers=answers,
         facts=(
-            f"{engine.flavour.product} {engine.version} built the engine{on} from {engine.layers} layers, "
-            f"for compute capability {', '.join(engine.compute_capabilities)}.",
+            f"{by} {how}, for compute capability {', '.join(engine.compute_capabilities)}.",
+            *((REFITTED,) if refitted else ()),
         ),
     )

@@ -61,8 +61,9 @@ class TensorRTOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     version_compatible: bool = False
     """The plan then runs on later TensorRT releases too. `tensorrt` only."""
     refit: bool = False
-    """The plan takes other weights later: of a model that was trained again with the same graph, `convkit build` makes
-    the plan from the version before instead of building it, which takes seconds. `tensorrt` only."""
+    """The plan takes other weights later: of a model that was trained again with the same graph, `convkit build`, and
+    `convkit convert` where a GPU is, make the plan from the version before instead of building it, which takes seconds.
+    `tensorrt` only."""
     compute_capabilities: tuple[str, ...] = ()
     """The GPUs to build for, such as ``8.9`` and ``12.0``. Empty: 8.6, 8.9 and 12.0. `tensorrt-rtx` only."""
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import onnx
 import pytest
+from e2e.command import Outcome
 from serving.publications import scaled
 
 from convkit.graph.model import Model, save_model
@@ -89,6 +90,44 @@ def test_another_graph_builds(trained: Path, converter: Prepare, on: On, tmp_pat
     built(on(L4), repository)
 
     assert made(repository / "scaled" / "2") == ({"Build the TensorRT engine"}, False)
+
+
+@pytest.mark.parametrize("fault", ["", "refit", "refused"])
+def test_a_conversion_where_the_gpu_is_refits_as_a_build_does_and_builds_where_that_fails(
+    fault: str, workplace: Path, tmp_path: Path
+) -> None:
+    container = Container(L4, workplace, f"convert-{fault or 'well'}")
+    repository = tmp_path / "models"
+
+    def convert(factor: float) -> Outcome:
+        onnx.save(scaled(factor), tmp_path / "scaled.onnx")
+        asked = ("-o", repository, "--to", "tensorrt", *REFIT)
+        return container.command.converted(tmp_path / "scaled.onnx", *asked, variables={"STAND_IN_WRONG": fault})
+
+    first, retrained = convert(2.0), convert(3.0)
+
+    assert (first.result["version"], retrained.result["version"]) == (1, 2)
+    assert retrained.result["verification"]["passed"]
+    titles, refitted = made(repository / "scaled" / "2")
+    assert refitted is not bool(fault)
+    assert ("Build the TensorRT engine" in titles) is bool(fault)
+    assert [w["code"] for w in retrained.result["warnings"]].count("build.refit") == bool(fault)
+    text = (repository / "scaled" / "2" / "convkit" / "report.md").read_text(encoding="utf-8")
+    assert ("refitted with these weights" in text) is not bool(fault)
+    assert container.command("check", repository, "--json").exit_status == 0
+
+
+def test_a_damaged_version_before_is_told_of_and_refits_nothing(workplace: Path, tmp_path: Path) -> None:
+    container = Container(L4, workplace, "convert-damaged")
+    asked = ("-o", tmp_path / "models", "--to", "tensorrt", *REFIT)
+    for factor in (2.0, 3.0):
+        onnx.save(scaled(factor), tmp_path / "scaled.onnx")
+        outcome = container.command.converted(tmp_path / "scaled.onnx", *asked)
+        plan = tmp_path / "models" / "scaled" / "1" / "convkit" / "build.json"
+        plan.write_text("{}", encoding="utf-8")
+
+    assert made(tmp_path / "models" / "scaled" / "2") == ({"Build the TensorRT engine"}, False)
+    assert any("build.json" in w["message"] and w["code"] == "build.refit" for w in outcome.result["warnings"])
 
 
 def model_of(proto: onnx.ModelProto) -> Model:
