@@ -95,6 +95,8 @@ def make(name: str) -> Tiny:
             config = shrink(kind.config_class())
             if name.endswith("Backbone"):
                 config.out_indices = [1]
+            if name.endswith("EncoderModel"):
+                config.is_encoder_decoder = False
             with torch.device("meta"):
                 size = sum(parameter.numel() for parameter in kind(config).parameters())
             _refuse_large(size)
@@ -125,13 +127,14 @@ _WIDTH = {
     "fusion_hidden_size": 32, "reassemble_hidden_size": 32, "mask_feature_size": 32, "feature_size": 32,
     "decoder_hidden_size": 32, "head_hidden_size": 16, "auxiliary_channels": 16, "auxiliary_in_channels": 0,
     "d_latents": 32, "num_latents": 16, "decoder_intermediate_size": 64, "decoder_num_attention_heads": 2,
-    "bottleneck_hidden": 0,
+    "bottleneck_hidden": 0, "num_cross_attention_heads": 1, "num_self_attention_heads": 2, "pred_hidden_size": 32,
+    "pred_num_attention_heads": 2,
 }  # fmt: skip
 _NEEDED = {"vocab_size": 128, "pad_token_id": 1, "mask_token_id": 4}
 _DEPTHS = ("depths", "layer_depths", "num_blocks", "stage_num_blocks", "depth")
 _SMALL = {
-    "vocab_size": 128, "num_queries": 10, "num_labels": 3, "mlp_ratio": 2, "num_frames": 4,
-    "num_self_attends_per_block": 2,
+    "vocab_size": 128, "num_queries": 10, "num_labels": 3, "mlp_ratio": 2, "num_frames": 4, "frames_per_clip": 4,
+    "num_self_attends_per_block": 2, "entity_vocab_size": 64,
 }  # fmt: skip
 
 
@@ -168,21 +171,44 @@ def _shrunk(config: Any, *, width: bool) -> Any:
             setattr(config, name, 0.1)
         elif isinstance(value, int):
             if _LAYERS.match(name) and value > 2:
-                setattr(config, name, 2)
+                setattr(config, name, value if value == len(_stages(config)) else 2)
             elif width and _WIDTH.get(name, 0) and value > _WIDTH[name]:
                 setattr(config, name, _WIDTH[name])
             elif name in _SMALL and value > _SMALL[name]:
                 setattr(config, name, _SMALL[name])
             elif name.endswith("_token_id") and value >= 128:
                 setattr(config, name, 1)
+        elif name == "hidden_sizes" and isinstance(value, tuple):
+            setattr(config, name, list(value))  # as in a file
         elif name in _DEPTHS and isinstance(value, list | tuple) and all(isinstance(item, int) for item in value):
             setattr(config, name, type(value)(min(item, 2) for item in value))
+    _keep_taps(config)
     for name, value in (("use_cache", False), ("return_loss", False), ("use_pretrained_backbone", False)):
         if hasattr(config, name):
             setattr(config, name, value)
     if getattr(config, "default_language", "") is None and getattr(config, "languages", ()):
         config.default_language = config.languages[0]
     return config
+
+
+def _stages(config: Any) -> tuple[int, ...]:
+    """Return what a configuration says of each of its stages, of which none can be left out alone."""
+    found = next((getattr(config, name) for name in (*_DEPTHS, "hidden_sizes") if hasattr(config, name)), ())
+    return tuple(found) if isinstance(found, list | tuple) else ()
+
+
+def _keep_taps(config: Any) -> None:
+    """Let the layers that others read be among those that are left: as many of them, and the last ones."""
+    layers = getattr(config, "num_hidden_layers", None)
+    for name in ("backbone_out_indices", "out_indices"):
+        taps = getattr(config, name, None)
+        if not isinstance(layers, int) or _stages(config) or not taps or len(taps) < 2:
+            continue
+        config.num_hidden_layers = layers = max(layers, len(taps))
+        if name == "out_indices":
+            config.stage_names = ["stem", *(f"stage{number}" for number in range(1, layers + 1))]
+        last = layers + (name == "out_indices")
+        setattr(config, name, list(range(last - len(taps), last)))
 
 
 def _residual(out: Any) -> Any:
@@ -236,12 +262,12 @@ def _images(config: Any, takes: Any) -> Iterator[list[Tensor]]:
         return
     vision = getattr(config, "vision_config", config)
     channels = getattr(vision, "num_channels", 3)
-    declared = getattr(vision, "image_size", None)
+    declared = getattr(vision, "image_size", None) or getattr(vision, "crop_size", None)
     declared = declared[0] if isinstance(declared, list | tuple) else declared
     for size in dict.fromkeys(
         size for size in (declared if declared and declared <= 256 else None, 64, 224, declared, 384) if size
     ):
-        frames = getattr(vision, "num_frames", None)
+        frames = getattr(vision, "num_frames", None) or getattr(vision, "frames_per_clip", None)
         if frames:
             yield [Tensor(name, "float", [-1, frames, channels, size, size])]
         image = Tensor(name, "float", [-1, channels, size, size])
@@ -249,6 +275,8 @@ def _images(config: Any, takes: Any) -> Iterator[list[Tensor]]:
         if "noise" in takes and isinstance(patch, int):  # drawn within, where it is not given
             yield [image, Tensor("noise", "float", [-1, (size // patch) ** 2])]
         yield [image]
+    for size in dict.fromkeys((64, declared or 64)):
+        yield [Tensor(name, "float", [-1, 2, channels, size, size])]
 
 
 def _outputs(module: Any, inputs: list[Tensor]) -> list[Tensor]:
