@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from distribution import longest_first, processes, scheduler
+from distribution import long_ones_first, processes, scheduler
 from triton_server.server import unavailable
 
 # Where a shell started the tests in the background, SIGINT is ignored, here and in every process that a test starts;
@@ -29,7 +29,7 @@ def pytest_sessionstart() -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
-        longest_first(items)
+        long_ones_first(items)
     marked = [item for item in items if item.get_closest_marker("triton")]
     reason = unavailable() if marked else None
     if reason:

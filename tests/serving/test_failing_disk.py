@@ -7,10 +7,8 @@ raised says what to do; and the same publication once more ends right, with noth
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -50,11 +48,8 @@ MISSING = 6
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Iterator[Path]:
-    """A repository in memory where that can be had: what is tried hundreds of times need not reach a disk."""
-    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tmp_path
-    with tempfile.TemporaryDirectory(dir=place, prefix="convkit-tests-") as folder:
-        yield Path(folder, "work", "models")
+def repository(in_memory: Path) -> Path:
+    return in_memory
 
 
 class Trial:

@@ -437,7 +437,8 @@ CASES: dict[str, tuple[Publication | None, Publication, int | None, bool]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_killed_at_any_moment_the_repository_is_whole(case: str, repository: Path) -> None:
+def test_killed_at_any_moment_the_repository_is_whole(case: str, in_memory: Path) -> None:
+    repository = in_memory
     before, after, version, replace = CASES[case]
     factors: set[float | None] = set()
 
@@ -479,7 +480,8 @@ def test_killed_at_any_moment_on_a_volume_of_its_own_every_version_is_whole(moun
     assert killed_at_every_step(prepare, lambda: published(mounted, publication(2)), inspect) > 20
 
 
-def test_killed_at_any_moment_a_pending_version_is_taken_away_whole_or_stays_whole(repository: Path) -> None:
+def test_killed_at_any_moment_a_pending_version_is_taken_away_whole_or_stays_whole(in_memory: Path) -> None:
+    repository = in_memory
     pending = repository / "scaled" / "pending" / "2"
 
     def prepare() -> None:
