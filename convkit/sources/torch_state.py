@@ -77,15 +77,7 @@ def weights_for(module: torch.nn.Module, loaded: Any, asked: str | None, *, file
     if not fitting:
         key = min(found, key=lambda key: (bool(_AVERAGE.search(key)), -len(found[key])))
         return _renamed(found[key], module)  # load_state_dict says what does not fit
-    own = [key for key in fitting if not _AVERAGE.search(key)] or list(fitting)
-    if len(own) > 1:
-        raise InputError(
-            f"{file} holds several state dicts that fit: {', '.join(own)}",
-            hint=f"choose one: --state-key {own[0]}",
-            code="source.state-key",
-        )
-    _tell(own[0], [key for key in fitting if key != own[0]], file)
-    return fitting[own[0]]
+    return fitting[_preferred(list(fitting), "state dicts that fit", file)]
 
 
 def chosen_module(loaded: Any, asked: str | None, *, file: str) -> Any:
@@ -99,15 +91,24 @@ def chosen_module(loaded: Any, asked: str | None, *, file: str) -> Any:
         return loaded
     if asked is not None:
         return found[_known(asked, found, file)]
-    own = [key for key in found if not _AVERAGE.search(key)] or list(found)
+    return found[_preferred(list(found), "modules", file)]
+
+
+def _preferred(keys: list[str], what: str, file: str) -> str:
+    """Return the key of the weights themselves, and say so where others are averages of them.
+
+    Raises:
+        InputError: none is to be preferred.
+    """
+    own = [key for key in keys if not _AVERAGE.search(key)] or keys
     if len(own) > 1:
         raise InputError(
-            f"{file} holds several modules: {', '.join(own)}",
+            f"{file} holds several {what}: {', '.join(own)}",
             hint=f"choose one: --state-key {own[0]}",
             code="source.state-key",
         )
-    _tell(own[0], [key for key in found if key != own[0]], file)
-    return found[own[0]]
+    _tell(own[0], [key for key in keys if key != own[0]], file)
+    return own[0]
 
 
 def _known(asked: str, found: Mapping[str, Any], file: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from convkit.errors import UsageError
 from convkit.graph.model import MODEL_FILE, Model, Tensors
 from convkit.graph.session import kept_session
 from convkit.graph.work import executed_work
@@ -13,7 +12,7 @@ from convkit.pipeline.step import observation
 from convkit.pipeline.stopwatch import Timing, time_calls
 from convkit.spec.options import EngineMode, Precision
 from convkit.targets.onnxruntime_profile import PROFILE
-from convkit.targets.target import Compiled, Job, Refusal
+from convkit.targets.target import Compiled, Job, Refusal, refuse_engine
 
 
 @observation(version=1, stage="measure", title="Time ONNX Runtime", needs="onnx")
@@ -63,12 +62,7 @@ class OnnxRuntime:
         Raises:
             UsageError: an engine was asked for.
         """
-        if engine is not EngineMode.AUTO:
-            raise UsageError(
-                f"--engine {engine.value}: the target onnxruntime loads the ONNX file itself and has no engine",
-                hint="leave --engine out, or choose --to tensorrt",
-                code="usage.no-engine",
-            )
+        refuse_engine(engine, "ONNX Runtime loads the ONNX file itself")
 
     def compile(self, run: Runner, model: Model, job: Job) -> Compiled:
         """Hand the model on as it is, external data beside it; what was quantized is seen to run so."""

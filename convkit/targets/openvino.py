@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 
-from convkit.errors import InputError, MissingError, UsageError
+from convkit.errors import InputError, MissingError
 from convkit.graph.model import Model
 from convkit.pipeline.runner import Contender, Runner
 from convkit.spec.options import EngineMode, Precision
@@ -20,7 +20,7 @@ from convkit.targets.openvino_model import (
     unservable,
 )
 from convkit.targets.openvino_profile import PROFILE
-from convkit.targets.target import Compiled, Job, Refusal
+from convkit.targets.target import Compiled, Job, Refusal, refuse_engine
 
 
 class OpenVINO:
@@ -63,12 +63,7 @@ class OpenVINO:
             MissingError: it is not installed.
             UsageError: an engine was asked for.
         """
-        if engine is not EngineMode.AUTO:
-            raise UsageError(
-                f"--engine {engine.value}: OpenVINO compiles the model as it is loaded, there is no engine to build",
-                hint="leave --engine out, or choose --to tensorrt",
-                code="usage.no-engine",
-            )
+        refuse_engine(engine, "OpenVINO compiles the model as it is loaded")
         if importlib.util.find_spec("openvino") is None:
             raise MissingError(
                 "openvino is not installed here", hint='pip install "convkit[openvino]"', code="missing.extra"

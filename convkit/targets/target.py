@@ -194,6 +194,20 @@ def fitted(target: Target, run: Runner, simplified: Simplified) -> Simplified:
     return otherwise
 
 
+def refuse_engine(engine: EngineMode, why: str) -> None:
+    """Refuse a wish for an engine, for a target that has none; `why` is a sentence.
+
+    Raises:
+        UsageError: an engine was asked for.
+    """
+    if engine is not EngineMode.AUTO:
+        raise UsageError(
+            f"--engine {engine.value}: the target has no engine: {why}",
+            hint="leave --engine out, or choose --to tensorrt",
+            code="usage.no-engine",
+        )
+
+
 def refusal_of(target: Target, precision: Precision) -> Refusal | None:
     """Return why a target cannot run a precision: it says so, or its profile does not say how. None: it can."""
     if precision in target.refusals:
