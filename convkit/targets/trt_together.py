@@ -114,5 +114,5 @@ def _tell(profiles: Sequence[Profile]) -> None:
     events.warn(
         "tensorrt.sample-profiles",
         f"the values of {names} have to go with the sizes of the other inputs, and not every size that was assumed "
-        f"does: the engine takes {takes}. For more, write profiles in the recipe",
+        f"does: instead the engine takes {takes}. For more, write profiles in the recipe",
     )
