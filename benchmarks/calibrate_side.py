@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,8 @@ def make(model: Path, data: Path, samples: int) -> None:
         coarse = generator.standard_normal((3, 8, 8)).repeat(28, axis=1).repeat(28, axis=2)
         fine = generator.standard_normal((3, 56, 56)).repeat(4, axis=1).repeat(4, axis=2)
         image = (coarse + 0.3 * fine).astype(np.float32)
-        np.savez(data / f"{number:04d}.npz", **{INPUT: image[None]})
+        arrays: dict[str, Any] = {INPUT: image[None]}
+        np.savez(data / f"{number:04d}.npz", **arrays)
 
 
 def convkit(model: Path, data: Path, samples: int, method: str, scratch: Path) -> float:

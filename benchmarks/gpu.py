@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -142,9 +143,9 @@ def latency(bench: Bench) -> list[str]:
         images = torch.randn(batch, 3, 224, 224, device="cuda")
         half = images.half()
         contenders: dict[str, Callable[[], object]] = {
-            "PyTorch FP32": lambda images=images: network(images),
-            "PyTorch FP16": lambda half=half: narrow(half),
-            **{title: (lambda each=each, images=images: each(images)) for title, each in contexts.items()},
+            "PyTorch FP32": partial(network, images),
+            "PyTorch FP16": partial(narrow, half),
+            **{title: partial(each, images) for title, each in contexts.items()},
         }
         with torch.inference_mode():
             found = bench.alternate(contenders, torch.cuda.synchronize)
@@ -164,7 +165,7 @@ class _Context:
         self._engine: Any = self._runtime.deserialize_cuda_engine(engine)
         if self._engine is None:
             raise NotMeasured("TensorRT-RTX does not load the engine")
-        self._context = self._engine.create_execution_context()
+        self._context: Any = self._engine.create_execution_context()
         self._names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
 
     def __call__(self, images: Any) -> Any:
@@ -196,7 +197,9 @@ def cuda_provider(bench: Bench) -> list[str]:
     lines = []
     for batch in BATCHES:
         feed = {rtx_side.INPUT: np.random.default_rng(0).standard_normal((batch, 3, 224, 224)).astype(np.float32)}
-        calls = {name: (lambda each=each, feed=feed: each.run(None, feed)) for name, each in sessions.items()}
+        calls: dict[str, Callable[[], object]] = {
+            name: partial(each.run, None, feed) for name, each in sessions.items()
+        }
         found = bench.alternate(calls, lambda: None)
         lines += [f"batch {batch}: ONNX Runtime CUDA {name} {value:.3f} ms" for name, value in found.items()]
     return lines

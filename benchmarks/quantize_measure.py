@@ -77,7 +77,7 @@ def rounds_of(
     for index in range(rounds):
         order = list(calls) if index % 2 == 0 else list(reversed(calls))
         for name in order:
-            taken = []
+            taken: list[float] = []
             end = time.perf_counter() + seconds
             while len(taken) < 3 or time.perf_counter() < end:
                 start = time.perf_counter()

@@ -49,7 +49,7 @@ def make_model(folder: Path, megabytes: int) -> Path:
                 about = {"location": "model.onnx.data", "offset": data.tell(), "length": array.nbytes}
                 for key, value in about.items():
                     weight.external_data.add(key=key, value=str(value))
-                data.write(memoryview(array).cast("B"))
+                data.write(array.data.cast("B"))
             else:
                 weight.raw_data = array.tobytes()
             weights.append(weight)
