@@ -4,6 +4,7 @@ mend_quant    Q/DQ pairs        mend_types    element types
 mend_forms    attributes, outputs, shapes, order, names, opset
 mend_fold     what is computed of constants, operators written out in simpler ones, resizing as two products
 mend_dft      Fourier transforms as products        mend_col2im   folding by Reshape, or a transposed convolution
+mend_uniform  places where a tensor is not 0, where it is 0 nowhere
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from convkit.errors import StepError
-from convkit.graph import mend_col2im, mend_dft, mend_fold, mend_forms, mend_quant, mend_types
+from convkit.graph import mend_col2im, mend_dft, mend_fold, mend_forms, mend_quant, mend_types, mend_uniform
 from convkit.graph.model import Model, load_model, save_model
 from convkit.pipeline.step import step
 from convkit.spec.tensor import DType, Interface, TensorSpec
@@ -34,6 +35,8 @@ REPAIRS: dict[str, tuple[Repair, str, bool]] = {
     "resize": (mend_fold.resize_by_products, "written as two products with constant matrices", True),
     "dft": (mend_dft.dft_by_products, "written as products with matrices of cosines and sines", True),
     "col2im": (mend_col2im.fold_by_others, "written as Reshape and Transpose, or as a transposed convolution", True),
+    "everywhere": (mend_uniform.count_places, "written as a Range: what it looks at is nowhere 0", True),
+    "whole-image": (mend_forms.pool_everything, "written as an average over the whole image", True),
     "float32": (mend_types.to_float32, "float64 written as float32", True),
     "wider-integers": (mend_types.to_wider_integers, "integers of 16 bits or without sign made int32 or int64", True),
     "inference-mode": (mend_forms.set_to_inference, "set to inference", False),

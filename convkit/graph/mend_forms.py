@@ -1,10 +1,10 @@
-"""Forms brought to those that runtimes take: order, names, opset, outputs that nobody reads, training mode, batch."""
+"""Forms brought to those that runtimes take: order, names, opset, unread outputs, training mode, batch, pools."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from convkit.graph.facts import Facts
+from convkit.graph.facts import Facts, Placed
 from convkit.graph.mend_edit import Edit, drop_attributes, drop_unused_weights
 from convkit.graph.names import name_nodes
 from convkit.graph.ordering import order_nodes
@@ -81,4 +81,25 @@ def free_batch(proto: onnx.ModelProto, nodes: frozenset[str]) -> onnx.ModelProto
             freed[0] = -1
             edit.current(node).input[1] = edit.weight(freed, f"{node.input(1)}__free")
     drop_unused_weights(edit.proto)
+    return edit.proto
+
+
+def covers_the_image(node: Placed, facts: Facts) -> bool:
+    """Tell whether the one window of a pool holds the whole of every channel."""
+    window, image = node.attribute("kernel_shape", []), facts.dims.get(node.input(0), ())[2:]
+    if not window or len(window) != len(image) or any(node.attribute("pads", [])):
+        return False
+    rounded_up = bool(node.attribute("ceil_mode", 0))
+    sizes = zip(window, image, strict=True)
+    return all(isinstance(size, int) and (one == size or (rounded_up and one > size)) for one, size in sizes)
+
+
+def pool_everything(proto: onnx.ModelProto, nodes: frozenset[str]) -> onnx.ModelProto:
+    """Write an average over windows as large as the image, or larger, as that over the whole image."""
+    edit = Edit(proto)
+    for node in edit.named(nodes):
+        if node.operator == "AveragePool" and covers_the_image(node, edit.facts):
+            now = edit.current(node)
+            drop_attributes(now, *(each.name for each in now.attribute))
+            now.op_type = "GlobalAveragePool"
     return edit.proto

@@ -12,8 +12,9 @@ from convkit.graph.simplify import Simplified
 from convkit.pipeline.runner import Runner
 from convkit.pipeline.step import step
 from convkit.targets.trt_rules import OPERATORS, apply
+from convkit.targets.trt_rules_forms import FORMS
 
-REWRITTEN = {"DFT": "dft", "Col2Im": "col2im"}
+REWRITTEN = {"DFT": "dft", "Col2Im": "col2im", "NonZero": "everywhere", "AveragePool": "whole-image"}
 """The operators, and the repair that `check --fix` makes of each."""
 
 
@@ -37,7 +38,7 @@ def rewrite(simplified: Simplified) -> Simplified:
     if model.files.bytes > EXTERNAL_ABOVE:
         return simplified
     nodes: dict[str, list[str]] = {}
-    for finding in apply(OPERATORS, read_facts(model.path)):
+    for finding in apply((*OPERATORS, *FORMS), read_facts(model.path)):
         if finding.mend and finding.mend == REWRITTEN.get(finding.operator):
             nodes.setdefault(finding.mend, []).append(finding.node)
     if not nodes:

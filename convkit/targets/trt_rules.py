@@ -15,6 +15,7 @@ from typing import NamedTuple
 from convkit.graph.facts import Facts, Placed
 from convkit.graph.mend_col2im import read_folding
 from convkit.graph.mend_dft import read_transform
+from convkit.graph.mend_uniform import is_everywhere
 from convkit.targets.finding import Finding, Weight
 from convkit.targets.trt_operators import operator_table
 
@@ -102,6 +103,12 @@ def _folding(node: Placed, facts: Facts) -> str | None:
     if _known(node) or not is_onnx(node) or read_folding(node, facts) is None:
         return None
     return f"TensorRT has no {node.operator}, which puts blocks of known size into an image"
+
+
+def _everywhere(node: Placed, facts: Facts) -> str | None:
+    if not is_onnx(node) or not is_everywhere(node, facts):
+        return None
+    return "TensorRT-RTX finds no places of what is not 0; this is nowhere 0"
 
 
 def _values_decide(node: Placed, _: Facts) -> str | None:
@@ -236,6 +243,13 @@ OPERATORS = (
         _folding,
         "write it as Reshape and Transpose, or as a transposed convolution: convkit convert does so by itself",
         mend="col2im",
+    ),
+    Rule(
+        "nowhere-zero",
+        "NonZero",
+        _everywhere,
+        "write it as a Range: convkit convert does so by itself",
+        mend="everywhere",
     ),
     Rule("expandable", ".*", _expandable, "write it out in those simpler operators", mend="expand"),
     Rule(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from convkit.graph.facts import Facts, Placed
+from convkit.graph.mend_forms import covers_the_image
 from convkit.targets.finding import Weight
 from convkit.targets.trt_operators import operator_table
 from convkit.targets.trt_rules import Rule, Wrong, all_constant, is_onnx
 
 LARGEST_K = 3840
 """TopK's, in TensorRT-RTX 1.7.1 and TensorRT 10: the builder refuses a larger one."""
+LARGEST_WINDOW = 100_000
+"""Elements of a pool's window over an image: a window of 317 by 317 is refused."""
 MOST_DIMS = 8
 """Dimensions of a tensor: Dims::MAX_DIMS of the API."""
 OLDEST_OPSET = 7
@@ -30,6 +34,13 @@ def _attribute(name: str, taken: tuple[Any, ...], reason: str) -> Wrong:
 def _dilated(node: Placed, _: Facts) -> str | None:
     dilations = node.attribute("dilations", [])
     return f"it has dilations {list(dilations)}: TensorRT's pools have none" if any(d != 1 for d in dilations) else None
+
+
+def _large_window(node: Placed, facts: Facts) -> str | None:
+    window = node.attribute("kernel_shape", [])
+    if len(window) != 2 or math.prod(window) < LARGEST_WINDOW or not covers_the_image(node, facts):
+        return None
+    return f"its window of {window[0]} by {window[1]} is larger than the image, and than TensorRT's largest"
 
 
 def _outputs_beyond(most: int, what: str, *, read: bool) -> Wrong:
@@ -146,6 +157,13 @@ FORMS = (
         "AveragePool|MaxPool|LpPool",
         _dilated,
         f"use a convolution, or a pool without dilations, {_EXPORT}",
+    ),
+    Rule(
+        "pool-window",
+        "AveragePool",
+        _large_window,
+        "write it as an average over the whole image: convkit convert does so by itself",
+        mend="whole-image",
     ),
     Rule(
         "resize-antialias",

@@ -58,6 +58,16 @@ def dilated_average() -> onnx.ModelProto:
     )
 
 
+@broken("pool", "AveragePool", mended=True)
+def average_over_more_than_the_image() -> onnx.ModelProto:
+    """AveragePool whose window is larger than any image, rounded up."""
+    return model(
+        [node("AveragePool", "x", "y", "pool", kernel_shape=[400, 400], strides=[400, 400], ceil_mode=1)],
+        {"x": (F, ["n", 3, 8, 8])},
+        {"y": (F, ["n", 3, 1, 1])},
+    )
+
+
 @broken("pool", "MaxPool")
 def dilated_maximum() -> onnx.ModelProto:
     """MaxPool with dilations."""

@@ -176,6 +176,21 @@ def places_of_what_is_not_zero() -> onnx.ModelProto:
     return model([node("NonZero", "x", "y", "found")], {"x": (F, [2, 6])}, {"y": (I64, [2, "n"])})
 
 
+@broken("found", "NonZero", mended=True)
+def places_in_a_mask_that_is_always_true() -> onnx.ModelProto:
+    """A mask as torch exports it where all of a batch is of one kind: constants spread to the size of the batch."""
+    nodes = [
+        node("Shape", "x", "s", "size", end=1),
+        node("Expand", "one s", "ones", "spread"),
+        node("Mul", "ones zero", "kinds", "kind"),
+        node("Equal", "kinds zero", "mask", "same"),
+        node("NonZero", "mask", "places", "found"),
+        node("Transpose", "places", "rows", "turn", perm=[1, 0]),
+        node("GatherND", "x rows", "y", "pick"),
+    ]
+    return model(nodes, {"x": (F, ["n", 6])}, {"y": (F, [None, 6])}, {"one": np.float32(1), "zero": np.float32(0)})  # type: ignore[list-item]
+
+
 @broken("regions", "RoiAlign")
 def regions_of_interest() -> onnx.ModelProto:
     """RoiAlign, for which TensorRT has a plugin and TensorRT-RTX none."""

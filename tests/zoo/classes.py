@@ -128,7 +128,7 @@ _WIDTH = {
     "decoder_hidden_size": 32, "head_hidden_size": 16, "auxiliary_channels": 16, "auxiliary_in_channels": 0,
     "d_latents": 32, "num_latents": 16, "decoder_intermediate_size": 64, "decoder_num_attention_heads": 2,
     "bottleneck_hidden": 0, "num_cross_attention_heads": 1, "num_self_attention_heads": 2, "pred_hidden_size": 32,
-    "pred_num_attention_heads": 2,
+    "pred_num_attention_heads": 2, "pooler_hidden_size": 32, "encoder_hidden_size": 32,
 }  # fmt: skip
 _NEEDED = {"vocab_size": 128, "pad_token_id": 1, "mask_token_id": 4}
 _DEPTHS = ("depths", "layer_depths", "num_blocks", "stage_num_blocks", "depth")
@@ -280,7 +280,7 @@ def _images(config: Any, takes: Any) -> Iterator[list[Tensor]]:
 
 
 def _outputs(module: Any, inputs: list[Tensor]) -> list[Tensor]:
-    first, second = (_run(module, inputs, number) for number in (0, 1))
+    first, second, _ = (_run(module, inputs, number) for number in (0, 1, 2))
     if len(first) != len(second) or not first:
         raise NotTinyError("it has another number of outputs for another size")
     _require_defined(module, inputs, first)
@@ -320,8 +320,8 @@ def _run(module: Any, inputs: list[Tensor], number: int) -> list[Any]:
     torch.manual_seed(number)
     given = {}
     for tensor in inputs:
-        usual = tensor.more["max_dims" if number else "opt_dims"] if "opt_dims" in tensor.more else tensor.dims
-        shape = [(2, 3)[number] if axis == 0 else size for axis, size in enumerate(usual)]
+        usual = tensor.more["max_dims" if number == 1 else "opt_dims"] if "opt_dims" in tensor.more else tensor.dims
+        shape = [(2, 3, 1)[number] if axis == 0 else size for axis, size in enumerate(usual)]
         if tensor.data_type == "float":
             given[tensor.name] = torch.randn(shape)
         else:

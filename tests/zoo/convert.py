@@ -14,6 +14,7 @@ import msgspec
 from convkit.errors import ConvkitError
 from convkit.graph.model import Model
 from convkit.sources.exported import Exported
+from convkit.targets.finding import Finding, Weight
 from zoo.classes import NotTinyError, Tensor, Tiny, make
 
 LOADER = """
@@ -92,7 +93,6 @@ def convert_folder(name: str, folder: Path) -> Outcome:
     from convkit.spec.options import ExportOptions, SimplifyOptions
     from convkit.targets.trt_api import Flavour
     from convkit.targets.trt_findings import refuse
-    from convkit.targets.trt_parse import parse_rtx
     from convkit.targets.trt_rewrite import holds_some, rewrite
 
     stage, road = "open", ""
@@ -108,7 +108,7 @@ def convert_folder(name: str, folder: Path) -> Outcome:
         simple = rewrite(simple) if holds_some(simple.after) else simple
         require_equal(simple.model, made, stage)
         stage = "TensorRT-RTX"
-        refuse(parse_rtx(simple.model).findings, Flavour.TENSORRT_RTX)
+        refuse(_findings(simple.model), Flavour.TENSORRT_RTX)
     except ConvkitError as error:
         return Outcome(name=name, verdict="refused", stage=stage, message=f"{error.message} [{error.code}]", road=road)
     except Exception:  # noqa: BLE001 - that there is none is what the zoo is to find out
@@ -124,6 +124,17 @@ def convert_folder(name: str, folder: Path) -> Outcome:
         free=len(made.model.interface.dynamic_dims),
         operators=sum(simple.after.operators.values()),
     )
+
+
+def _findings(model: Model) -> tuple[Finding, ...]:
+    """Return what stands against a model, in convkit's words where the parser has refused it."""
+    from convkit.targets.trt_api import Flavour
+    from convkit.targets.trt_parse import parse_rtx
+    from convkit.targets.trt_preflight import apply_rules, judged
+
+    parsed = parse_rtx(model)
+    found = judged(apply_rules(model, ()).findings, parsed, Flavour.TENSORRT_RTX) if parsed.findings else ()
+    return tuple(finding for finding in found if finding.severity is Weight.ERROR)
 
 
 def require_equal(model: Model, made: Exported, what: str) -> None:
