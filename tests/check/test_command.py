@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from check.keys import make_key, public
 from check.repositories import foreign
-from check.test_sign import _key, public
 
 PROGRAM = Path(sys.executable).with_name("convkit")
 
@@ -66,7 +66,7 @@ def test_no_server_exits_6(published: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_wanted_signature_that_is_not_there_exits_5(published: Path, tmp_path: Path) -> None:
-    done = convkit(published, "--verify-key", public(_key(tmp_path / "key.pem")), "--quiet")
+    done = convkit(published, "--verify-key", public(make_key(tmp_path / "key.pem")), "--quiet")
 
     assert done.returncode == 5
     assert "dense/1 is not signed" in done.stdout
