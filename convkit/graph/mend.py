@@ -35,7 +35,7 @@ REPAIRS: dict[str, tuple[Repair, str, bool]] = {
     "resize": (mend_fold.resize_by_products, "written as two products with constant matrices", True),
     "dft": (mend_dft.dft_by_products, "written as products with matrices of cosines and sines", True),
     "col2im": (mend_col2im.fold_by_others, "written as Reshape and Transpose, or as a transposed convolution", True),
-    "everywhere": (mend_uniform.count_places, "written as a Range: what it looks at is nowhere 0", True),
+    "everywhere": (mend_uniform.count_places, "counted through: what it looks at is nowhere 0", True),
     "whole-image": (mend_forms.pool_everything, "written as an average over the whole image", True),
     "float32": (mend_types.to_float32, "float64 written as float32", True),
     "wider-integers": (mend_types.to_wider_integers, "integers of 16 bits or without sign made int32 or int64", True),

@@ -66,21 +66,36 @@ def _elementwise(node: Placed) -> Callable[..., Any] | None:
 
 
 def is_everywhere(node: Placed, facts: Facts) -> bool:
-    """Tell whether a NonZero node finds every place of a row of numbers."""
-    value = uniform_value(node.input(0), facts) if len(facts.dims.get(node.input(0), ())) == 1 else None
+    """Tell whether a NonZero node finds every place of a tensor of one dimension or more."""
+    value = uniform_value(node.input(0), facts) if facts.dims.get(node.input(0)) else None
     return value is not None and bool(value)
 
 
 def count_places(proto: onnx.ModelProto, nodes: frozenset[str]) -> onnx.ModelProto:
-    """Write NonZero of a row that is nowhere 0 as a Range."""
+    """Write NonZero of a tensor that is nowhere 0 as the places counted through, in the order of the memory."""
     edit = Edit(proto)
     for node in edit.named(nodes):
         if node.operator != "NonZero" or not is_everywhere(node, edit.facts):
             continue
         lines = Lines(edit, node.name)
-        size = lines.add("Squeeze", lines.add("Shape", node.input(0)), lines.ints(0))
-        places = lines.add("Range", lines.number(0), size, lines.number(1))
-        lines.add("Unsqueeze", places, lines.ints(0), output=node.output(0))
+        _count(lines, node, len(edit.facts.dims[node.input(0)]))
         edit.replace(node, lines.nodes)
     drop_unused_weights(edit.proto)
     return edit.proto
+
+
+def _count(lines: Lines, node: Placed, rank: int) -> None:
+    """Place number p has along each dimension the index p / stride mod size."""
+    first = lines.ints(0)
+    sizes = [
+        lines.add("Squeeze", lines.add("Shape", node.input(0), start=axis, end=axis + 1), first) for axis in range(rank)
+    ]
+    strides = [lines.number(1)]
+    for size in reversed(sizes):
+        strides.insert(0, lines.add("Mul", strides[0], size))
+    places = lines.add("Range", lines.number(0), strides[0], lines.number(1))
+    rows = [
+        lines.add("Unsqueeze", lines.add("Mod", lines.add("Div", places, stride), size), first)
+        for size, stride in zip(sizes, strides[1:], strict=True)
+    ]
+    lines.add("Concat", *rows, axis=0, output=node.output(0))

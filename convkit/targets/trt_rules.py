@@ -248,7 +248,7 @@ OPERATORS = (
         "nowhere-zero",
         "NonZero",
         _everywhere,
-        "write it as a Range: convkit convert does so by itself",
+        "count the places through: convkit convert does so by itself",
         mend="everywhere",
     ),
     Rule("expandable", ".*", _expandable, "write it out in those simpler operators", mend="expand"),

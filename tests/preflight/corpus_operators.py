@@ -184,11 +184,15 @@ def places_in_a_mask_that_is_always_true() -> onnx.ModelProto:
         node("Expand", "one s", "ones", "spread"),
         node("Mul", "ones zero", "kinds", "kind"),
         node("Equal", "kinds zero", "mask", "same"),
-        node("NonZero", "mask", "places", "found"),
+        node("Unsqueeze", "mask last", "column", "stand"),
+        node("Shape", "x", "sizes", "both"),
+        node("Expand", "column sizes", "all", "widen"),
+        node("NonZero", "all", "places", "found"),
         node("Transpose", "places", "rows", "turn", perm=[1, 0]),
         node("GatherND", "x rows", "y", "pick"),
     ]
-    return model(nodes, {"x": (F, ["n", 6])}, {"y": (F, [None, 6])}, {"one": np.float32(1), "zero": np.float32(0)})  # type: ignore[list-item]
+    weights = {"one": np.float32(1), "zero": np.float32(0), "last": ints(1)}
+    return model(nodes, {"x": (F, ["n", 6])}, {"y": (F, ["found"])}, weights)
 
 
 @broken("regions", "RoiAlign")
