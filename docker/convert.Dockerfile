@@ -16,9 +16,9 @@ ARG EXTRAS=torch,tensorflow,tensorrt-rtx
 ARG TENSORRT=11.0.0.114
 COPY --from=wheel /wheels /wheels
 COPY constraints.txt /wheels/
-RUN --mount=type=cache,target=/var/cache/pip \
+RUN --mount=type=cache,target=/var/.cache/pip \
     python3 -m venv --without-pip /opt/convkit \
-    && PIP_CACHE_DIR=/var/cache/pip python3 -m pip --python /opt/convkit/bin/python install --constraint /wheels/constraints.txt \
+    && PIP_CACHE_DIR=/var/.cache/pip python3 -m pip --python /opt/convkit/bin/python install --constraint /wheels/constraints.txt \
         "$(echo /wheels/convkit-*.whl)[${EXTRAS}]" ${TENSORRT:+"tensorrt_cu13_bindings==${TENSORRT}"}
 COPY --chmod=755 docker/convert.sh /opt/convkit/bin/convert
 RUN mkdir -m 1777 /cache

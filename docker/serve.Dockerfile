@@ -12,8 +12,8 @@ FROM python:3.11-slim AS convert
 ARG EXTRAS=torch,tensorrt-rtx
 COPY --from=wheel /wheels /wheels
 COPY constraints.txt /wheels/
-RUN --mount=type=cache,target=/var/cache/pip \
-    PIP_CACHE_DIR=/var/cache/pip pip install --constraint /wheels/constraints.txt "$(echo /wheels/convkit-*.whl)[${EXTRAS}]"
+RUN --mount=type=cache,target=/var/.cache/pip \
+    PIP_CACHE_DIR=/var/.cache/pip pip install --constraint /wheels/constraints.txt "$(echo /wheels/convkit-*.whl)[${EXTRAS}]"
 ARG MODEL=sample_models/digits_cnn
 ARG NAME=digits_cnn
 COPY ${MODEL} /source
@@ -28,9 +28,9 @@ ARG TENSORRT=11.0.0.114
 COPY --from=wheel /wheels /wheels
 COPY constraints.txt /wheels/
 # An environment of its own: the server's Python backend keeps the packages that it came with.
-RUN --mount=type=cache,target=/var/cache/pip \
+RUN --mount=type=cache,target=/var/.cache/pip \
     python3 -m venv --without-pip /opt/convkit \
-    && PIP_CACHE_DIR=/var/cache/pip python3 -m pip --python /opt/convkit/bin/python install --constraint /wheels/constraints.txt \
+    && PIP_CACHE_DIR=/var/.cache/pip python3 -m pip --python /opt/convkit/bin/python install --constraint /wheels/constraints.txt \
         /wheels/convkit-*.whl "tensorrt_cu13_bindings==${TENSORRT}"
 COPY --from=convert /models /models
 # /cache: finished engines and TensorRT's timing cache; /engines: the repository that is served. Open to any user.
