@@ -8,6 +8,8 @@ Needs the light core and TensorRT alone, as a Triton container has them.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -16,6 +18,7 @@ from convkit.building_engine import finish_engine, report_of
 from convkit.building_publish import publish_engine
 from convkit.building_work import Task, find_again, find_models, find_tasks, require_buildable, require_place
 from convkit.built_accuracy import Evaluation, find_evaluations
+from convkit.errors import ConvkitError
 from convkit.pipeline.cache import Cache
 from convkit.pipeline.events import Observer, Warned, nobody
 from convkit.pipeline.home import default_root
@@ -104,7 +107,8 @@ def build(
     with Runner(cache or Cache(default_root()), observer, limits=allowed) as run:
         for task in tasks:
             if task.inputs in evaluations:
-                reports.append(_see_to(run, task, here, evaluations[task.inputs], signer, measure))
+                with _named(task):
+                    reports.append(_see_to(run, task, here, evaluations[task.inputs], signer, measure))
             else:
                 reports.append(_unchanged(task))
     return tuple(reports)
@@ -136,6 +140,16 @@ def _see_to(
             return publish_engine(run, now, here, None, signer)
         made = finish_engine(run, now, here, evaluation, find_refittable(now, here), measure)
         return publish_engine(run, now, here, made, signer)
+
+
+@contextlib.contextmanager
+def _named(task: Task) -> Iterator[None]:
+    """Let an error say which of the models it is about."""
+    try:
+        yield
+    except ConvkitError as error:
+        error.message = f"{task.source.name} version {task.number}: {error.message}"
+        raise
 
 
 def _unchanged(task: Task) -> Report:

@@ -81,7 +81,8 @@ def command(
         sys.stdout.write(to_json(Built(status=status, exit_code=0, results=heads)))
     elif not quiet:
         if not reports:
-            sys.stdout.write(f"nothing is pending in {repository}\n")
+            live = "; --all sees to live versions too, after an update of TensorRT or on another GPU"
+            sys.stdout.write(f"nothing is pending in {repository}{'' if everything else live}\n")
 
         def show(report: Report) -> str:
             if report.status is Status.UNCHANGED:
