@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 VARIABLES = ("VarHandleOp", "Variable", "VariableV2")
 _MOST_BYTES = 2_000_000_000
-"""Weights above which TensorFlow cannot hold a graph with its constants in one message (2 GiB)."""
+"""What one weight may take: TensorFlow and ONNX each hold a tensor in a message, which has 2 GiB at most."""
 LARGE = 1 << 16
 """Bytes from which a weight is left out of the graph. Smaller ones may be shapes, or are cheap to fold into others."""
 
@@ -105,21 +105,11 @@ def frozen(saved: SavedModel, inputs: Sequence[str], outputs: Sequence[str]) -> 
     The large weights are placeholders in the graph; `put_back` makes constants of them.
 
     Raises:
-        StepError: the weights are too large for TensorFlow's format, or a table cannot be read.
+        StepError: a weight is too large for TensorFlow's format, or a table cannot be read.
     """
     tf1 = tensorflow().compat.v1
     graph_def = reachable(saved, [*inputs, *outputs])
-    weights = sum(
-        elements(node.attr["shape"].shape) * tensorflow().as_dtype(node.attr["dtype"].type).size
-        for node in graph_def.node
-        if node.op in VARIABLES
-    )
-    if weights > _MOST_BYTES:
-        raise StepError(
-            f"the weights take {weights / 1e9:.1f} GB, and TensorFlow's graph format holds 2 GB",
-            hint="export a smaller part of the model, or in float16",
-            code="export.too-large",
-        )
+    _refuse_too_large(graph_def)
     names = [name.rpartition(":")[0] for name in (*inputs, *outputs)]
     held = Weights(saved)
     with saved.graph.as_default():
@@ -128,6 +118,18 @@ def frozen(saved: SavedModel, inputs: Sequence[str], outputs: Sequence[str]) -> 
         _take_out(found, held)
         _mend_gathers(found)
         return found, held, _tables(saved, found)
+
+
+def _refuse_too_large(graph_def: Any) -> None:
+    for node in graph_def.node:
+        if node.op in VARIABLES:
+            size = elements(node.attr["shape"].shape) * tensorflow().as_dtype(node.attr["dtype"].type).size
+            if size > _MOST_BYTES:
+                raise StepError(
+                    f"the weight '{node.name}' takes {size / 1e9:.1f} GB, and a tensor's format holds 2 GB",
+                    hint="split it (an embedding by its rows), or keep it in float16",
+                    code="export.too-large",
+                )
 
 
 def _take_out(graph_def: Any, held: Weights) -> None:

@@ -44,7 +44,7 @@ def to_onnx(
     Raises:
         UsageError: tf2onnx does not write this opset.
         InputError: the outputs need a placeholder that is not among `inputs`.
-        StepError: an operation has no counterpart in ONNX, or the weights are too large for TensorFlow's format.
+        StepError: an operation has no counterpart in ONNX, or a weight is too large for TensorFlow's format.
     """
     _check_opset(opset)
     inputs, outputs = (list(dict.fromkeys(names)) for names in (inputs, outputs))

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 import tensorflow as tf
 from onnx import numpy_helper
 
+from convkit.errors import StepError
 from convkit.sources import tensorflow_freeze, tensorflow_onnx
 from convkit.sources.tensorflow_model import SavedModel
 
@@ -78,3 +80,23 @@ def test_a_frozen_model_with_and_without_large_weights_taken_out_is_one_file(tmp
     )
     assert len(light_nodes) <= len(whole_nodes) + 1, (light_nodes, whole_nodes)
     assert_equal_in_onnxruntime(whole)
+
+
+def test_weights_that_together_exceed_what_a_message_holds_are_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each alone is within it; 2.4 GB were converted by hand."""
+    monkeypatch.setattr(tensorflow_freeze, "_MOST_BYTES", 300 * SIDE * 4)
+
+    assert_equal_in_onnxruntime(export(written(tmp_path / "large")))
+
+
+def test_a_single_weight_that_exceeds_what_a_message_holds_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorflow_freeze, "_MOST_BYTES", 300 * SIDE * 4 - 1)
+
+    with pytest.raises(StepError, match=r"the weight '\S+' takes 0\.0 GB") as caught:
+        export(written(tmp_path / "large"))
+
+    assert caught.value.code == "export.too-large"
