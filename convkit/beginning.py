@@ -5,6 +5,7 @@ from __future__ import annotations
 from convkit.graph.simplify import simplify
 from convkit.order import Order
 from convkit.pipeline.runner import Runner
+from convkit.report.html import page_template
 from convkit.request import target_options
 from convkit.sources.exported import Exported
 from convkit.spec.options import Precision
@@ -23,3 +24,4 @@ def begin_engine(order: Order, run: Runner, exported: Exported) -> None:
     if simplified is not None:
         recorded = exported.samples if order.samples is not None else None
         target.begin(run, simplified.model, target_options(request, target.name), recorded)
+        run.meanwhile(page_template)

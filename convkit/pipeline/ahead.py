@@ -69,6 +69,8 @@ class Ahead:
         self._end = end
         self._observe = observe
         self._begun: dict[str, _Begun] = {}
+        self.meanwhile: Callable[[], object] | None = None
+        """What this process does once while it waits for a step to which the pipeline has come."""
 
     def begin(self, key: str, step: Step[..., Any], arguments: dict[str, Any]) -> None:
         """Let a step begin whose result is not remembered."""
@@ -95,6 +97,9 @@ class Ahead:
             return None
         for event in begun.events:
             self._observe(event)
+        if not begun.is_settled and self.meanwhile is not None:
+            self.meanwhile()
+            self.meanwhile = None
         self._settle(key, begun, self._observe)
         if begun.error is not None:
             raise begun.error

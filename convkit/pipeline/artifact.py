@@ -8,15 +8,17 @@ import io
 import os
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from convkit.pipeline.stat_index import LARGE, StatIndex
 
 _CHUNK = 1 << 20
+_FEW = 64
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True, tag="artifact", tag_field="is"):
@@ -30,6 +32,8 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, tag="artifact", tag_fi
     bytes: int
     files: tuple[str, ...]
     path: str = ""
+    digests: tuple[str, ...] = ()
+    """Of the files, in their order; empty where they are many."""
 
     def file(self, name: str | None = None) -> Path:
         """Return the path of a member; of the only one when no name is given."""
@@ -110,12 +114,49 @@ def gather(folder: Path, files: Iterable[str] | None = None) -> Artifact:
         files = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     names = tuple(sorted(files))
     size = 0
-    lines = []
+    digests = []
     for name in names:
         path = folder / name
         size += path.stat().st_size
-        lines.append(f"{digest_file(path)} {name}\n")
-    return Artifact(digest=digest_bytes("".join(lines).encode()), bytes=size, files=names, path=str(folder))
+        digests.append(digest_file(path))
+    return Artifact(
+        digest=_digest_of_all(names, digests),
+        bytes=size,
+        files=names,
+        path=str(folder),
+        digests=tuple(digests) if len(digests) <= _FEW else (),
+    )
+
+
+def _digest_of_all(names: Sequence[str], digests: Sequence[str]) -> str:
+    lines = (f"{digest} {name}\n" for name, digest in zip(names, digests, strict=True))
+    return digest_bytes("".join(lines).encode())
+
+
+_stored: dict[str, str] = {}
+
+
+def note_stored(folder: Path, artifact: Mapping[str, Any]) -> None:
+    """Note the digests of files that have come into the cache's store, or were found intact there.
+
+    Args:
+        folder: where they lie now.
+        artifact: JSON builtins of what they are.
+    """
+    names, digests = artifact["files"], artifact.get("digests", ())
+    if len(digests) == len(names) and _digest_of_all(names, digests) == artifact["digest"]:
+        _stored.update((str(folder / name), digest) for name, digest in zip(names, digests, strict=True))
+
+
+def digest_of_stored(path: Path) -> str:
+    """Return the digest of a file: of one in the cache's store what it was when it came there, or was last read.
+
+    For what is published, and read again there: damage done meanwhile is found then.
+
+    Raises:
+        OSError: as `digest_file`.
+    """
+    return _stored.get(str(path)) or digest_file(path)
 
 
 _scratch: ContextVar[Path | None] = ContextVar("scratch", default=None)

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from convkit.errors import MissingError
-from convkit.pipeline.artifact import digest_bytes, gather
+from convkit.pipeline.artifact import digest_bytes, gather, note_stored
 from convkit.pipeline.events import Warned
 from convkit.pipeline.lock import lock_folder, locked_file, try_lock, unlock
 from convkit.pipeline.ownership import take_after
@@ -122,7 +122,7 @@ class Cache:
             body = msgspec.json.encode(msgspec.structs.replace(entry, result=without_paths(entry.result)))
             path = self._entry(key)
             path.parent.mkdir(exist_ok=True)
-            write_atomically(path, f"{digest_bytes(body)}\n".encode() + body)
+            write_atomically(path, f"{digest_bytes(body)}\n".encode() + body, flushed=False)
         return placed
 
     def new_scratch(self) -> tuple[Path, int]:
@@ -165,8 +165,12 @@ class Cache:
                 return False
             if found != digest:
                 return False
-            self._intact.add(digest)
+            self._note_intact(artifact)
         return True
+
+    def _note_intact(self, artifact: dict[str, Any]) -> None:
+        self._intact.add(artifact["digest"])
+        note_stored(self._object(artifact["digest"]), artifact)
 
     def _adopt(self, artifact: dict[str, Any], folder: Path) -> None:
         made = Path(artifact["path"])
@@ -182,7 +186,7 @@ class Cache:
         except OSError:  # another convkit was quicker: its copy is as good
             if not folder.is_dir():
                 raise
-        self._intact.add(artifact["digest"])
+        self._note_intact(artifact)
 
     def _entry(self, key: str) -> Path:
         return self.root / "entries" / key[:2] / key
@@ -211,14 +215,18 @@ def space_in(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file beside its place, flush it to the disk, and rename it there; it is owned as its folder is."""
+def write_atomically(path: Path, data: bytes, *, flushed: bool = True) -> None:
+    """Write a file beside its place, flush it to the disk, and rename it there; it is owned as its folder is.
+
+    What is not `flushed` may be found damaged after the machine itself has failed.
+    """
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+            if flushed:
+                stream.flush()
+                os.fsync(stream.fileno())
         take_after(Path(temporary), path.parent)
         Path(temporary).replace(path)
     except BaseException:

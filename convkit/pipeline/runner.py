@@ -148,6 +148,14 @@ class Runner:
         entry = None if self._dry else self._ahead.result(self._key(step, arguments), step, arguments)
         return None if entry is None else step.decode_result(entry.result)
 
+    def meanwhile(self, prepare: Callable[[], object]) -> None:
+        """Have something made ready while the run waits for a step that began ahead; where it never does, not at all.
+
+        Args:
+            prepare: keeps what it makes, for whoever asks it again.
+        """
+        self._ahead.meanwhile = prepare
+
     def alternate(
         self,
         contenders: Sequence[Contender[R]],

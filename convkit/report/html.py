@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from convkit.report.section import tone
 from convkit.report.sheet import Sheet, sheet
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from markupsafe import Markup
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -33,6 +35,22 @@ class _Page(NamedTuple):
 
 def to_html(*reports: Report) -> str:
     """Write reports as one HTML page, below each other. Every text is escaped."""
+    pages = [
+        _Page(
+            sheet=sheet(report),
+            drawings=_by_section(bars(report)),
+            scatter=scatter(report),
+            prefix=f"{number}-" if number else "",
+        )
+        for number, report in enumerate(reports)
+    ]
+    title = pages[0].sheet.title if len(pages) == 1 else f"{len(pages)} models"
+    return page_template().render(pages=pages, title=title)
+
+
+@functools.cache
+def page_template() -> Template:
+    """Return the page's template; reading it the first time takes as long as writing some pages."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -44,17 +62,7 @@ def to_html(*reports: Report) -> str:
         keep_trailing_newline=True,
     )
     environment.filters.update(tone=tone, breakable=_breakable)
-    pages = [
-        _Page(
-            sheet=sheet(report),
-            drawings=_by_section(bars(report)),
-            scatter=scatter(report),
-            prefix=f"{number}-" if number else "",
-        )
-        for number, report in enumerate(reports)
-    ]
-    title = pages[0].sheet.title if len(pages) == 1 else f"{len(pages)} models"
-    return environment.get_template("report.html.j2").render(pages=pages, title=title)
+    return environment.get_template("report.html.j2")
 
 
 def _by_section(groups: Sequence[Bars]) -> dict[str, list[Bars]]:

@@ -20,6 +20,7 @@ STAGING = ".convkit-staging-"
 _LOCK_FILE = ".convkit.lock"
 _RENAME_EXCHANGE = 2  # renameat2(2)
 _AT_FDCWD = -100
+_SYNC_FILE_RANGE_WRITE = 2  # sync_file_range(2)
 _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EXDEV)
 """What renameat2 answers on a file system that cannot swap, and on a layered one for what lies in a lower layer."""
 
@@ -47,10 +48,11 @@ def _lock(descriptor: int) -> int:
     return descriptor
 
 
-def write_file(path: Path, content: Path | bytes) -> None:
+def write_file(path: Path, content: Path | bytes, *, flushed: bool = True) -> None:
     """Write a file, from bytes or as a copy, which shares its blocks where it can, and flush it to the disk.
 
-    It is owned as its folder is, and so are the folders that are made for it.
+    It is owned as its folder is, and so are the folders that are made for it. One that is not to be `flushed` here is
+    on its way to the disk while others are written, for `flush_tree` to wait for.
     """
     make_folder(path.parent)
     with path.open("wb") as target:
@@ -60,7 +62,17 @@ def write_file(path: Path, content: Path | bytes) -> None:
             copy_file(content, target)
         target.flush()
         take_after(path, path.parent)
-        os.fsync(target.fileno())
+        if flushed:
+            os.fsync(target.fileno())
+        else:
+            _begin_flushing(target.fileno())
+
+
+def _begin_flushing(descriptor: int) -> None:
+    """Have the system write a file to the disk, where it can without anybody's waiting. sync_file_range(2)."""
+    begin = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if begin is not None:
+        begin(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), _SYNC_FILE_RANGE_WRITE)
 
 
 def link_tree(source: Path, target: Path, *, leave_out: set[Path]) -> None:
@@ -96,17 +108,21 @@ def exchange(one: Path, other: Path) -> bool:
     raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
 
 
-def flush(folder: Path) -> None:
-    """Flush to the disk which names a folder holds."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def flush(path: Path) -> None:
+    """Flush to the disk what a file, or which names a folder holds."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def flush_tree(folder: Path) -> None:
-    """Flush a folder and every folder below it."""
+def flush_tree(folder: Path, *, files: bool = False) -> None:
+    """Flush a folder and every folder below it; with `files`, what lies in them before."""
+    if files:
+        for path in folder.rglob("*"):
+            if path.is_file():
+                flush(path)
     for directory in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
         flush(directory)
     flush(folder)

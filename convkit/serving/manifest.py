@@ -15,7 +15,7 @@ import msgspec
 
 from convkit import __version__
 from convkit.errors import CheckError, InputError
-from convkit.pipeline.artifact import digest_bytes, digest_file, read_record
+from convkit.pipeline.artifact import digest_bytes, digest_of_stored, read_record
 from convkit.pipeline.identity import library_versions
 from convkit.serving.statement import read_statement
 from convkit.spec.damage import NOT_JSON
@@ -156,4 +156,4 @@ def _described(name: str, digest: str) -> dict[str, Any]:
 
 def digest_of(content: Path | bytes) -> str:
     """Return the digest of a file's content, wherever it is held."""
-    return digest_bytes(content) if isinstance(content, bytes) else digest_file(content)
+    return digest_bytes(content) if isinstance(content, bytes) else digest_of_stored(content)

@@ -1,7 +1,7 @@
 """Putting a version into a model repository: whole or not at all, while a server may be reading it.
 
-Everything is written into a staging folder on the repository's own file system, flushed to the disk, held against its
-digests, and put in place at once (`put`). What fails on the way leaves the repository as it was.
+Everything is written into a staging folder on the repository's own file system, held against its digests, flushed to
+the disk, and put in place at once (`put`). What fails on the way leaves the repository as it was.
 """
 
 from __future__ import annotations
@@ -170,6 +170,7 @@ def publish(
         staged = staging / "version"
         _write_tree(staged, publication)
         _verify(staged, publication)
+        flush_tree(staged, files=True)
         put_in_place(
             folder,
             staged,
@@ -211,12 +212,11 @@ def _write_tree(folder: Path, publication: Publication) -> None:
     told = results(publication.manifest)
     untold = {name.removeprefix(records): content for name, content in files.items() if name not in told}
     for name, content in {**files, records + SUMS: write_sums(untold)}.items():
-        write_file(folder / name, content)
-    flush_tree(folder)
+        write_file(folder / name, content, flushed=False)
 
 
 def _verify(folder: Path, publication: Publication) -> None:
-    """Read back what was written: a damaged cache or disk must not reach the repository."""
+    """Read back what was written: a damaged cache must not reach the repository."""
     if not _is_same(folder, publication):
         raise CheckError(
             f"what was written for {publication.name} does not have the digests of its manifest",

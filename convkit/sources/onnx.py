@@ -11,7 +11,7 @@ import msgspec
 
 from convkit.errors import InputError, StepError
 from convkit.graph.external import load_beside, save_with_data
-from convkit.graph.model import EXTERNAL_ABOVE, Tensors
+from convkit.graph.model import Tensors
 from convkit.graph.names import subgraphs
 from convkit.graph.present import MAX_IR_VERSION
 from convkit.graph.session import kept_session, open_session, run_session
@@ -105,7 +105,7 @@ def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 def parse_unchecked(path: Path, *, weights: bool = True) -> onnx.ModelProto:
     """Read a file without its external data; only that it is a model is checked.
 
-    Without `weights`, the data of initializers are left out where the file is large.
+    Without `weights`, the data of initializers are left out.
 
     Raises:
         InputError: it is none.
@@ -114,8 +114,7 @@ def parse_unchecked(path: Path, *, weights: bool = True) -> onnx.ModelProto:
     from google.protobuf.message import DecodeError
 
     try:
-        whole = weights or path.stat().st_size <= EXTERNAL_ABOVE
-        proto = onnx.load(str(path), load_external_data=False) if whole else read_without_weights(path)
+        proto = onnx.load(str(path), load_external_data=False) if weights else read_without_weights(path)
     except (DecodeError, WireError, OSError) as error:
         raise _unreadable(path, str(error)) from error
     if not proto.graph.node and not proto.graph.output:

@@ -25,7 +25,7 @@ import msgspec
 from convkit.errors import UsageError
 from convkit.graph.model import MODEL_FILE, Model, Tensors
 from convkit.graph.structure import structure_of
-from convkit.pipeline.artifact import digest_bytes, digest_file
+from convkit.pipeline.artifact import digest_bytes, digest_of_stored
 from convkit.pipeline.events import Warned
 from convkit.pipeline.runner import Contender, Runner
 from convkit.spec.options import EngineMode, Precision
@@ -306,7 +306,7 @@ def _record(made: Made, here: Gpu, sources: Mapping[str, Path | bytes]) -> dict[
     assert isinstance(plan, bytes)
     record = BuiltEngine(
         file=ENGINE_FILES[made.engine.flavour],
-        digest=digest_file(made.engine.files.file()),
+        digest=digest_of_stored(made.engine.files.file()),
         gpu=here,
         tensorrt=tensorrt_version(),
         built_from=digest_bytes(plan),
@@ -323,7 +323,7 @@ def _tell_of_flags(run: Runner, options: TensorRTOptions) -> None:
 
 
 def _digests(files: Mapping[str, Path]) -> dict[str, str]:
-    return {name: digest_file(path) for name, path in files.items()}
+    return {name: digest_of_stored(path) for name, path in files.items()}
 
 
 def _built(

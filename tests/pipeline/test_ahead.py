@@ -148,6 +148,19 @@ def test_a_measurement_waits_until_nothing_else_is_at_work(cache: Cache) -> None
     assert ended <= measured
 
 
+def test_the_time_that_is_waited_for_it_is_made_use_of_once(cache: Cache) -> None:
+    done: list[str] = []
+    with Runner(cache, nobody, limits=AMPLE) as run:
+        run.meanwhile(lambda: done.append("made ready"))
+        run(measure_alone, name="between")
+        assert done == []
+        for name in ("first", "second"):
+            run.begin(tell_time, name=name)
+            run(tell_time, name=name)
+
+    assert done == ["made ready"]
+
+
 def test_nothing_begins_ahead_where_there_is_no_room_for_two(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     model = msgspec.to_builtins(Artifact(digest="", bytes=1 << 30, files=()))
     small = Limits(memory_bytes=8 << 30, memory_from="for a test")

@@ -30,7 +30,7 @@ SIDE = 64
 
 @pytest.fixture(autouse=True)
 def every_model_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (external, weights, simplify, onnx_source, opening):
+    for module in (external, weights, simplify, opening):
         monkeypatch.setattr(module, "EXTERNAL_ABOVE", SIDE)
     onnx_source._runnable.clear()
 
