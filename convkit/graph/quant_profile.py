@@ -39,6 +39,12 @@ class Rewrite(StrEnum):
     """The Add before a LayerNormalization becomes Sum."""
     MEAN_AS_POOL = "mean-as-pool"
     """The mean of an image's points becomes GlobalAveragePool, which has an integer kernel."""
+    POOL_BEFORE_RELU = "pool-before-relu"
+    """MaxPool comes before the Relu of a convolution that stays in floating point."""
+    JOINED_SHORTCUTS = "joined-shortcuts"
+    """Two convolutions of one point that are added up become one of both inputs."""
+    NARROW_SUMS = "narrow-sums"
+    """Sums of few channels are added up in floating point (`narrow_channels`), and read twice (`twice_points`)."""
     GELU_ORDER = "gelu-order"
     """Gelu's factors are multiplied in the order in which the runtime knows it."""
 
@@ -85,10 +91,16 @@ class QuantProfile(msgspec.Struct, frozen=True, kw_only=True):
     """Convolutions with fewer channels in a group than the one, that sum fewer products for each output than the other,
     stay in floating point, where they read it anyway and convolutions alone read them: those of an image, depthwise
     ones behind them."""
+    pooled_sums: int = 0
+    """The same where a MaxPool reads them, before their Relu (`Rewrite.POOL_BEFORE_RELU`)."""
     skip_matrix_vector: bool = False
     """MatMul and Gemm whose weights have one row or column stay in floating point."""
     tables: bool = False
     """Write embedding tables in int8, one scale for each row, and look rows up before they are dequantized."""
+    narrow_channels: int = 0
+    """Most channels of a sum that is added up in floating point (`Rewrite.NARROW_SUMS`)."""
+    twice_points: int = 0
+    """Least points of an image for such a sum to be read twice, half a step apart: a rounding half as coarse."""
     rewrites: tuple[Rewrite, ...] = ()
     """What is done to the graph first."""
     dynamic: bool = False

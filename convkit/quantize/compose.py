@@ -12,11 +12,10 @@ from convkit.pipeline.step import step
 from convkit.quantize.constants import Constants
 from convkit.quantize.draft import Draft, names_inside
 from convkit.quantize.outline import read_outline, write_outline
+from convkit.quantize.pointwise import bias, is_pointwise, matrix
 
 if TYPE_CHECKING:
     import onnx
-
-    from convkit.quantize.constants import Array
 
 MORE_WORK = 1.5
 """At most so many times the work of the two: in INT8 that takes no longer, for what lies between is not written."""
@@ -57,7 +56,7 @@ class _Composer:
         found = 0
         gone: set[str] = set()
         for node in self.draft.graph.node:
-            if self._is_pointwise(node):
+            if is_pointwise(node, self.constants):
                 before = self.first.pop(node.input[0], None)
                 if before is not None and self.reads[node.input[0]] == 1 and self._is_worth_it(before, node):
                     self._join(before, node)
@@ -70,18 +69,6 @@ class _Composer:
             self.draft.finish()
         return found
 
-    def _is_pointwise(self, node: onnx.NodeProto) -> bool:
-        """Tell whether a node multiplies every point of an image with the same constant matrix, and does no more."""
-        if node.op_type != "Conv" or node.domain not in ("", "ai.onnx"):
-            return False
-        plain = {"group": (1,), "pads": (0,), "strides": (1,), "auto_pad": ("NOTSET", "VALID")}
-        for attribute in node.attribute:
-            values = attribute.ints or ((attribute.s.decode(),) if attribute.s else (attribute.i,))
-            if any(value not in plain.get(attribute.name, (value,)) for value in values):
-                return False
-        shape = self.constants.shape(node.input[1]) or (0, 0, 0)
-        return set(shape[2:]) == {1} and all(self.constants.is_float32(name) for name in node.input[1:] if name)
-
     def _is_worth_it(self, first: onnx.NodeProto, second: onnx.NodeProto) -> bool:
         one, other = (self.constants.shape(node.input[1]) or () for node in (first, second))
         return len(one) == len(other) and other[0] * one[1] <= MORE_WORK * one[0] * (one[1] + other[0])
@@ -90,24 +77,11 @@ class _Composer:
         """Let the second node do the work of both."""
         import numpy as np
 
-        one, other = self._matrix(first), self._matrix(second)
+        one, other = matrix(first, self.constants), matrix(second, self.constants)
         shape = (len(other), one.shape[1], *(self.constants.shape(second.input[1]) or ())[2:])
-        bias = other @ self._bias(first, len(one)) + self._bias(second, len(other))
+        shift = other @ bias(first, self.constants) + bias(second, self.constants)
         for name in (*first.input[1:], *second.input[1:]):
             self.draft.replace(name)
         weight = self.draft.tensor(f"{second.input[1]}__joined", (other @ one).reshape(shape).astype(np.float32))
-        biases = self.draft.tensor(f"{second.output[0]}__bias", bias.astype(np.float32))
+        biases = self.draft.tensor(f"{second.output[0]}__bias", shift.astype(np.float32))
         second.input[:] = [first.input[0], weight, biases]
-
-    def _matrix(self, node: onnx.NodeProto) -> Array:
-        import numpy as np
-
-        values = self.constants.value(node.input[1])
-        return values.reshape(values.shape[:2]).astype(np.float64)
-
-    def _bias(self, node: onnx.NodeProto, channels: int) -> Array:
-        import numpy as np
-
-        given = len(node.input) > 2 and node.input[2]
-        bias: Array = self.constants.value(node.input[2]).astype(np.float64) if given else np.zeros(channels)
-        return bias

@@ -8,7 +8,7 @@ a scale on from the one to the other.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -77,6 +77,7 @@ def place(
     *,
     observed: Callable[[str], bool],
     keep: frozenset[str] = frozenset(),
+    tied: Collection[str] = frozenset(),
 ) -> Placement:
     """Decide what is quantized.
 
@@ -86,8 +87,9 @@ def place(
         constants: the graph's constants.
         observed: whether the range of a tensor is known; a node that would need another stays as it is.
         keep: names of nodes that stay in floating point.
+        tied: names of joins whose inputs all lie on one grid, whatever writes them.
     """
-    return _Placer(graph, profile, constants, observed, keep).place()
+    return _Placer(graph, profile, constants, observed, keep, tied).place()
 
 
 class _Placer:
@@ -98,12 +100,14 @@ class _Placer:
         constants: Constants,
         observed: Callable[[str], bool],
         keep: frozenset[str],
+        tied: Collection[str],
     ) -> None:
         self.nodes = list(graph.node)
         self.profile = profile
         self.constants = constants
         self.observed = observed
         self.keep = keep
+        self.tied = tied
         self.readers: dict[str, list[Reads]] = {}
         self.maker = {name: number for number, node in enumerate(self.nodes) for name in node.output if name}
         for number, node in enumerate(self.nodes):
@@ -190,12 +194,18 @@ class _Placer:
 
     def _is_thin(self, node: onnx.NodeProto, shape: tuple[int, ...], written: str) -> bool:
         """Tell whether a convolution at the graph's entry is not worth it (`QuantProfile.thin_sums`)."""
-        profile = self.profile
-        if node.op_type != "Conv" or shape[1] >= profile.thin_channels or math.prod(shape[1:]) >= profile.thin_sums:
+        if node.op_type != "Conv" or written in self.outside or node.input[0] in self.low:
             return False
-        readers = self.readers.get(written, ())
-        alone = written not in self.outside and all(self.nodes[read.node].op_type == "Conv" for read in readers)
-        return alone and node.input[0] not in self.low
+        readers = [self.nodes[read.node] for read in self.readers.get(written, ())]
+        pooled = bool(readers) and all(self._is_pool_before_relu(reader) for reader in readers)
+        if not pooled and any(reader.op_type != "Conv" for reader in readers):
+            return False
+        return is_thin(shape, self.profile, pooled=pooled)
+
+    def _is_pool_before_relu(self, node: onnx.NodeProto) -> bool:
+        return node.op_type == "MaxPool" and all(
+            self.nodes[read.node].op_type == "Relu" for name in node.output for read in self.readers.get(name, ())
+        )
 
     def _bias_fits(self, node: onnx.NodeProto, bias: str) -> bool:
         dims = self.constants.shape(bias)
@@ -220,7 +230,7 @@ class _Placer:
                 return
         else:
             given = [name for name in self._tensors(node) if name not in self.constants]
-            if not given or not all(name in self.low for name in given):
+            if not given or not (node.name in self.tied or all(name in self.low for name in given)):
                 return
             if not all(self.constants.is_float32(name) for name in self._tensors(node) if name in self.constants):
                 return
@@ -317,6 +327,15 @@ class _Placer:
 
 MANY_TENSORS = ("Add", "Sub", "Mul", "Div", "Concat", "Sum", "Min", "Max", "Mean")
 """Joins all of whose inputs are tensors of the same kind."""
+
+
+def is_thin(shape: tuple[int, ...], profile: QuantProfile, *, pooled: bool) -> bool:
+    """Tell whether weights of that shape have few channels in a group, and sum few products (`thin_sums`).
+
+    `pooled`: a MaxPool reads the sums, before their Relu.
+    """
+    sums = profile.pooled_sums if pooled else profile.thin_sums
+    return shape[1] < profile.thin_channels and math.prod(shape[1:]) < sums
 
 
 def is_table(node: onnx.NodeProto, constants: Constants) -> bool:

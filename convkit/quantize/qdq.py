@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -10,6 +11,7 @@ from convkit.graph.quant_profile import QuantProfile
 from convkit.quantize.constants import Constants
 from convkit.quantize.draft import Draft
 from convkit.quantize.grid import Grid, grid_of, round_to
+from convkit.quantize.known import Statistics
 from convkit.quantize.placement import Kept, Placement, place
 from convkit.quantize.products import Products, Read, not_finite
 from convkit.quantize.tables import write_table
@@ -17,17 +19,7 @@ from convkit.quantize.tables import write_table
 if TYPE_CHECKING:
     import onnx
 
-    from convkit.quantize.constants import Array, Reader
-
-
-class Statistics(Protocol):
-    """What calibration found out."""
-
-    def range(self, name: str) -> tuple[float, float] | None:
-        """Return the (low, high) that a tensor's grid should span; None where it was not looked at."""
-
-    def channel_mean(self, name: str) -> Array | None:
-        """Return the mean of each channel of a product's input; None where that is not known."""
+    from convkit.quantize.constants import Reader
 
 
 class Inserted(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +37,7 @@ def insert_qdq(
     profile: QuantProfile,
     *,
     keep: frozenset[str] = frozenset(),
+    tied: Collection[str] = frozenset(),
     read: Reader | None = None,
 ) -> Inserted:
     """Write weights in 8 bits and Q/DQ pairs into a graph, as a target's profile wants them.
@@ -57,6 +50,7 @@ def insert_qdq(
         statistics: of its activations.
         profile: what the target takes.
         keep: names of nodes that stay in floating point.
+        tied: names of joins whose inputs all lie on one grid, whatever writes them.
         read: gives the values of an initializer whose data are left out of `proto`.
 
     Raises:
@@ -64,7 +58,11 @@ def insert_qdq(
     """
     graph = proto.graph
     constants = Constants(graph, read)
-    placement = place(graph, profile, constants, observed=lambda name: statistics.range(name) is not None, keep=keep)
+
+    def observed(name: str) -> bool:
+        return statistics.range(name) is not None
+
+    placement = place(graph, profile, constants, observed=observed, keep=keep, tied=tied)
     names = [node.name for node in graph.node]
     if placement.products:
         _Inserter(graph, profile, constants, placement, statistics).write()

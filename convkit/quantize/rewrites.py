@@ -1,23 +1,42 @@
 """Forms of an FP32 graph that a runtime's own fusions would spoil, or miss, rewritten before it is quantized.
 
-Numbers stay the same up to the order of two float operations; every tensor that calibration saw keeps its name.
+Numbers stay the same up to the order of float operations; a tensor that calibration saw keeps its name, or is gone.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from convkit.graph.quant_profile import Rewrite
+from convkit.graph.quant_profile import QuantProfile, Rewrite
 from convkit.quantize.constants import Constants
+from convkit.quantize.draft import names_inside
+from convkit.quantize.known import Known
+from convkit.quantize.placement import is_thin
+from convkit.quantize.shortcuts import join_shortcuts
+from convkit.quantize.streams import sum_in_float
 
 if TYPE_CHECKING:
     import onnx
 
 
-def rewrite(proto: onnx.ModelProto, wanted: tuple[Rewrite, ...], *, keep: frozenset[str]) -> None:
-    """Apply the rewrites that a profile asks for; nodes in `keep` stay as they are."""
-    for each in wanted:
+def rewrite(proto: onnx.ModelProto, profile: QuantProfile, known: Known, *, keep: frozenset[str]) -> None:
+    """Apply the rewrites that a profile asks for.
+
+    Args:
+        proto: nodes in topological order, and named; it is changed.
+        profile: what the target takes.
+        known: the ranges of its activations; it is told of those that are new.
+        keep: names of nodes that stay as they are.
+    """
+    for each in profile.rewrites:
         match each:
+            case Rewrite.POOL_BEFORE_RELU:
+                _pools_before_relus(proto.graph, profile)
+            case Rewrite.JOINED_SHORTCUTS:
+                join_shortcuts(proto, known, keep=keep)
+            case Rewrite.NARROW_SUMS:
+                channels, points = profile.narrow_channels, profile.twice_points
+                sum_in_float(proto, known, channels=channels, points=points, keep=keep)
             case Rewrite.PRODUCT_WITH_BIAS:
                 _products_with_bias(proto, keep)
             case Rewrite.SUM_BEFORE_NORM:
@@ -74,6 +93,40 @@ def _means_as_pools(proto: onnx.ModelProto, keep: frozenset[str]) -> None:
         if sorted(axis % 4 for axis in axes) == [2, 3] and ("keepdims" not in given or given["keepdims"].i):
             node.op_type = "GlobalAveragePool"
             del node.attribute[:], node.input[1:]
+
+
+def _pools_before_relus(graph: onnx.GraphProto, profile: QuantProfile) -> None:
+    """Exchange the Relu and the MaxPool behind a convolution of the graph's input that stays in floating point."""
+    makers = {name: node for node in graph.node for name in node.output}
+    constants, readers = Constants(graph), _readers(graph)
+    outside = {value.name for value in graph.output} | names_inside(graph)
+    inputs = {value.name for value in graph.input}
+
+    def alone(name: str) -> bool:
+        return len(readers[name]) == 1 and name not in outside
+
+    pools = [node for node in graph.node if node.op_type == "MaxPool" and len(node.output) == 1]
+    for pool in pools:
+        relu = makers.get(pool.input[0])
+        if relu is None or relu.op_type != "Relu" or not alone(relu.output[0]) or not alone(relu.input[0]):
+            continue
+        first = makers.get(relu.input[0])
+        if first is None or first.op_type != "Conv" or first.input[0] not in inputs:
+            continue
+        shape = constants.shape(first.input[1])
+        if shape and is_thin(shape, profile, pooled=True):
+            pool.input[0], relu.output[0] = relu.input[0], pool.output[0]
+            pool.output[0] = relu.input[0] = f"{pool.output[0]}__before_relu"
+            _exchange(graph, pool.name, relu.name)
+
+
+def _exchange(graph: onnx.GraphProto, one: str, other: str) -> None:
+    """Let two nodes change places."""
+    nodes = list(graph.node)
+    at = {node.name: number for number, node in enumerate(nodes)}
+    nodes[at[one]], nodes[at[other]] = nodes[at[other]], nodes[at[one]]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _order_gelus(graph: onnx.GraphProto) -> None:

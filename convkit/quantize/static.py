@@ -13,6 +13,7 @@ from convkit.graph.weights import Weights
 from convkit.pipeline import events
 from convkit.pipeline.step import step
 from convkit.quantize.grid import LEVELS
+from convkit.quantize.known import Known
 from convkit.quantize.outline import read_outline, write_outline
 from convkit.quantize.placement import Kept
 from convkit.quantize.qdq import insert_qdq
@@ -29,7 +30,7 @@ LEAST_OPSET = {Number.INT8: 13, Number.FP8: 19}
 """From where on QuantizeLinear has one scale for each channel, and these numbers."""
 
 
-@step(version=3, stage="quantize", title="Quantize to 8 bits", needs="onnx")
+@step(version=4, stage="quantize", title="Quantize to 8 bits", needs="onnx")
 def quantize_static(
     model: Model, *, ranges: Ranges, profile: QuantProfile, method: CalibrationMethod, keep: tuple[str, ...] = ()
 ) -> Quantized:
@@ -48,19 +49,20 @@ def quantize_static(
         UsageError: nothing in the graph can be quantized, or it is quantized already.
         StepError: a weight or a range is not finite, or the graph cannot be brought to the opset that it needs.
     """
+    from onnx import numpy_helper
+
     model = raise_opset(model, opset=LEAST_OPSET[profile.number])
     weights = Weights(model)
     proto = read_outline(model, weights)
     _refuse_quantized(proto, profile.number)
     name_nodes(proto.graph)
-    rewrite(proto, profile.rewrites, keep=frozenset(keep))
-    inserted = insert_qdq(
-        proto,
-        _Chosen(open_ranges(ranges), profile, method),
-        profile,
-        keep=frozenset(keep),
-        read=lambda tensor: weights.array(tensor.name),
-    )
+
+    def read(tensor: onnx.TensorProto) -> np.ndarray[Any, Any]:
+        return weights.array(tensor.name) if tensor.name in weights else numpy_helper.to_array(tensor)
+
+    known = Known(_Chosen(open_ranges(ranges), profile, method), profile, read)
+    rewrite(proto, profile, known, keep=frozenset(keep))
+    inserted = insert_qdq(proto, known, profile, keep=frozenset(keep), tied=known.tied, read=read)
     if not inserted.quantized:
         raise _nothing_to_do(inserted.kept, profile.number)
     _warn_of_inner_weights(proto.graph, profile)
@@ -71,7 +73,7 @@ def quantize_static(
         model=write_outline(proto, weights, model.interface),
         method=method.value,
         samples=ranges.samples,
-        nodes=inserted.products,
+        nodes=(*inserted.products, *known.merged),
         kept=tuple(each.node for each in inserted.kept),
     )
 

@@ -13,7 +13,9 @@ from sources.onnx_files import FLOAT, model, value
 
 from convkit.graph.names import name_nodes
 from convkit.graph.quant_profile import QuantProfile
+from convkit.quantize.known import Known
 from convkit.quantize.qdq import Inserted, insert_qdq
+from convkit.quantize.rewrites import rewrite
 from convkit.targets.onnxruntime_profile import PROFILE
 
 
@@ -90,14 +92,10 @@ def quantized(
 
 def sqnr_db(proto: onnx.ModelProto, other: onnx.ModelProto) -> float:
     """How far the answers of the second are from those of the first, in ONNX Runtime, over all outputs."""
-    import onnxruntime
-
-    feeds = feeds_for(proto)
-    answers = []
-    for each in (proto, other):
-        session = onnxruntime.InferenceSession(each.SerializeToString(), providers=["CPUExecutionProvider"])
-        answers.append(np.concatenate([array.ravel() for array in session.run(None, feeds)]).astype(np.float64))
-    return float(10 * np.log10((answers[0] ** 2).sum() / max(((answers[0] - answers[1]) ** 2).sum(), 1e-30)))
+    one, two = (
+        np.concatenate([array.ravel() for array in answers(each)]).astype(np.float64) for each in (proto, other)
+    )
+    return float(10 * np.log10((one**2).sum() / max(((one - two) ** 2).sum(), 1e-30)))
 
 
 def pairs(proto: onnx.ModelProto) -> set[str]:
@@ -139,3 +137,34 @@ def run_as(proto: onnx.ModelProto, folder: Path) -> Counter[str]:
 
 def initializers(proto: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+
+
+def rewritten(
+    proto: onnx.ModelProto, profile: QuantProfile = PROFILE, *, keep: frozenset[str] = frozenset()
+) -> tuple[onnx.ModelProto, Known]:
+    """A copy in the form that the runtime fuses well, and what is known of its new tensors. It computes what it did."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    known = Known(Seen(proto, feeds_for(proto)), profile)
+    rewrite(copy, profile, known, keep=keep)
+    onnx.checker.check_model(copy, full_check=True)
+    for before, after in zip(answers(proto), answers(copy), strict=True):
+        assert np.abs(before - after).max() <= 1e-5 * np.abs(before).max()
+    return copy, known
+
+
+def finished(proto: onnx.ModelProto, profile: QuantProfile = PROFILE, **options: Any) -> onnx.ModelProto:
+    """A copy that is rewritten and quantized."""
+    copy, known = rewritten(proto, profile, **options)
+    insert_qdq(copy, known, profile, tied=known.tied, **options)
+    onnx.checker.check_model(copy, full_check=True)
+    return copy
+
+
+def answers(proto: onnx.ModelProto) -> list[np.ndarray]:
+    """What ONNX Runtime makes of a graph's own random inputs."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    found: list[np.ndarray] = session.run(None, feeds_for(proto))
+    return found

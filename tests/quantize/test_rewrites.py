@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -11,15 +13,18 @@ from onnx import numpy_helper
 from sources.onnx_files import node
 
 from convkit.graph.quant_profile import Rewrite
+from convkit.quantize.known import Known
 from convkit.quantize.rewrites import rewrite
-from quantize.quantized_graphs import graph, sqnr_db, weight
+from convkit.targets.onnxruntime_profile import PROFILE
+from quantize.quantized_graphs import Seen, feeds_for, finished, graph, run_as, sqnr_db, weight
 from quantize.test_placement import encoder
 
 
 def rewritten(source: onnx.ModelProto, *wanted: Rewrite, keep: frozenset[str] = frozenset()) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(source)
-    rewrite(copy, wanted, keep=keep)
+    profile = msgspec.structs.replace(PROFILE, rewrites=wanted)
+    rewrite(copy, profile, Known(Seen(source, feeds_for(source)), profile), keep=keep)
     onnx.checker.check_model(copy, full_check=True)
     assert sqnr_db(source, copy) > 100
     return copy
@@ -108,3 +113,33 @@ def test_the_mean_of_an_image_s_points_is_a_pool(axes: tuple[int, ...], opset: i
 @pytest.mark.parametrize("source", [mean(axes=(1, 2)), mean(axes=(3,)), mean(keepdims=0), mean(rank=5)])
 def test_another_mean_stays(source: onnx.ModelProto) -> None:
     assert operators(rewritten(source, Rewrite.MEAN_AS_POOL)) == {"ReduceMean": 1}
+
+
+def pooled(*, kernel: int = 7, seen: bool = False) -> onnx.ModelProto:
+    """A residual network's entry."""
+    nodes = [
+        node("Conv", ["x", "w0", "b"], ["c"], name="stem", pads=[kernel // 2] * 4, strides=[2, 2]),
+        node("Relu", ["c"], ["r"], name="relu"),
+        node("MaxPool", ["r"], ["p"], name="pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
+        node("Conv", ["p", "w1", "b"], ["y"], name="later"),
+    ]
+    outputs = {"y": [1, 16, 6, 6], **({"r": [1, 16, 12, 12]} if seen else {})}
+    parts = [weight("w0", 16, 3, kernel, kernel), weight("w1", 16, 16, 1, 1), weight("b", 16)]
+    return graph(nodes, {"x": [1, 3, 24, 24]}, outputs, parts)
+
+
+def test_the_pool_behind_an_image_s_convolution_comes_before_its_relu(tmp_path: Path) -> None:
+    source = pooled()
+    result = rewritten(source, Rewrite.POOL_BEFORE_RELU)
+    ran = run_as(finished(source), tmp_path)
+
+    assert [each.op_type for each in result.graph.node] == ["Conv", "MaxPool", "Relu", "Conv"]
+    assert [each.name for each in result.graph.node] == ["stem", "pool", "relu", "later"]
+    assert ran["Conv"] == ran["MaxPool"] == ran["QLinearConv"] == ran["QuantizeLinear"] == 1
+    assert not ran["Relu"]
+
+
+@pytest.mark.parametrize("source", [pooled(kernel=9), pooled(seen=True)], ids=["243 products", "seen by the caller"])
+def test_a_pool_elsewhere_stays_where_it_is(source: onnx.ModelProto) -> None:
+    assert operators(rewritten(source, Rewrite.POOL_BEFORE_RELU)) == operators(source)
+    assert rewritten(source, Rewrite.POOL_BEFORE_RELU).graph.node[1].op_type == "Relu"
