@@ -12,11 +12,18 @@ from typing import Any
 
 import pytest
 from distribution import long_ones_first, processes, scheduler
+from hypothesis import HealthCheck, settings
 from triton_server.server import unavailable
+
+from convkit.pipeline.artifact import use_scratch
 
 # Where a shell started the tests in the background, SIGINT is ignored, here and in every process that a test starts;
 # then a test that interrupts one would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("any load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any load")
 
 WIDTH_AND_COLOURS = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS", "GITHUB_ACTIONS")
 
@@ -35,6 +42,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if reason:
         for item in marked:
             item.add_marker(pytest.mark.skip(reason=f"no Triton server: {reason}"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _scratch_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Steps that are called as plain functions leave no files in the system's temporary folder."""
+    use_scratch(tmp_path_factory.mktemp("scratch"))
 
 
 @pytest.hookimpl(optionalhook=True)
