@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from convkit import building, building_engine
+from convkit import building
 from convkit.graph.model import Tensors
 from convkit.measure.conditions import look_at_the_machine
 from convkit.pipeline.artifact import gather
 from convkit.pipeline.runner import StageRecord
 from convkit.pipeline.stopwatch import Timing
 from convkit.report.document import Report
+from convkit.targets import trt_make
 from convkit.targets.build_plan import read_build_plan
 from convkit.targets.cuda_driver import Gpu
 from convkit.targets.here import Here
@@ -85,6 +86,6 @@ def build_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
         return Tensors(files=gather(pending, read_build_plan(pending / "build.json").references))
 
     monkeypatch.setattr(building, "machine_here", lambda: Here(gpu=GPU, tensorrt="11.4.0.106"))
-    monkeypatch.setattr(building_engine, "build_tensorrt", build_engine)
-    monkeypatch.setattr(building_engine, "run_tensorrt", answer)
+    monkeypatch.setattr(trt_make, "build_tensorrt", build_engine)
+    monkeypatch.setattr(trt_make, "run_tensorrt", answer)
     return build

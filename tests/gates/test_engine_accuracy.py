@@ -27,7 +27,7 @@ from convkit.pipeline.runner import Runner
 from convkit.pipeline.step import Step
 from convkit.report.document import Report, read_report
 from convkit.spec.tensor import Interface
-from convkit.targets import tensorrt
+from convkit.targets import tensorrt, trt_make
 from convkit.targets.answering import answers_to
 from convkit.targets.build_plan import read_build_plan
 from gates.made_up import GPU, made_engine
@@ -275,7 +275,7 @@ def test_an_engine_whose_accuracy_is_judged_is_not_held_to_ten_decibels(
             cases.append({"logits": (scores + drawn).astype(scores.dtype)})
         return save_tensors(cases)
 
-    monkeypatch.setattr("convkit.building_engine.run_tensorrt", noisy)
+    monkeypatch.setattr("convkit.targets.trt_make.run_tensorrt", noisy)
 
     if not judged:
         with pytest.raises(CheckError, match="SQNR >= 10 dB"):
@@ -314,10 +314,10 @@ def gpu_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Score
         ("tensorrt_version", lambda: "11.4.0.106"),
         ("installed", lambda _: True),
         ("driver_present", lambda: True),
-        ("build_tensorrt", build_engine),
-        ("run_tensorrt", run_engine),
     ):
         monkeypatch.setattr(tensorrt, name, stand_in)
+    monkeypatch.setattr(trt_make, "build_tensorrt", build_engine)
+    monkeypatch.setattr(trt_make, "run_tensorrt", run_engine)
     return install
 
 
