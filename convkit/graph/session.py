@@ -38,7 +38,7 @@ def kept_session(path: Path, *, key: str, case: Mapping[str, np.ndarray]) -> Any
         size = bytes_of(path)
         if size > LARGE or any(kept > LARGE for _, kept in _kept.values()):
             _kept.clear()
-        session = open_session(path)
+        session = open_session(path, timed=True)
         if size > LARGE:
             session.run(None, case)
         _kept[key] = session, size
@@ -54,17 +54,22 @@ def bytes_of(path: Path) -> int:
     return sum(file.stat().st_size for file in (path, *(path.parent / name for name in names)) if file.is_file())
 
 
-def open_session(path: Path, *, plain: bool = False) -> Any:
+def open_session(path: Path, *, plain: bool = False, timed: bool = False) -> Any:
     """Open an `onnxruntime.InferenceSession` on the CPU, with its default threads, or fewer where fewer may run.
 
     Args:
         path: the ONNX file.
         plain: leave the graph as it is, without optimizations: a reference rather than a runtime.
+        timed: let its threads wait for work as they do by default, spinning, which takes processors from whoever else
+            has work for them: what is run for its answers alone does without.
 
     Raises:
         StepError: ONNX Runtime refuses the model; its own reason is in the message.
     """
-    return start_session(path, session_options(plain=plain))
+    options = session_options(plain=plain)
+    if not timed:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return start_session(path, options)
 
 
 def session_options(*, plain: bool = False) -> Any:
