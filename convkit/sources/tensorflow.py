@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from convkit.errors import InputError, MetadataError
 from convkit.graph.model import Tensors, save_model, save_tensors
+from convkit.graph.padding import keep_zeros
 from convkit.graph.present import interface_of, present, wanted_interface
 from convkit.graph.samples import make_cases
 from convkit.pipeline.artifact import Artifact
@@ -52,7 +53,7 @@ def export_saved_model(
     proto = to_onnx(saved, inputs, outputs, opset, turned=_to_turn(match, metadata, options))
     _forget_unknown_ranks(proto, match)
     wanted = _wanted(proto, match, metadata, options)
-    proto, interface = present(proto, wanted, inputs=inputs, outputs=outputs)
+    proto, interface = present(keep_zeros(proto), wanted, inputs=inputs, outputs=outputs)
     cases = make_cases(interface, samples)
     answers = [_answer(saved, match, interface, case, options.layout) for case in cases]
     return Exported(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from convkit.errors import InputError
 from convkit.graph.census import take_census
 from convkit.graph.model import Tensors, save_model, save_tensors
+from convkit.graph.padding import keep_zeros
 from convkit.graph.present import present, wanted_interface
 from convkit.graph.samples import make_cases
 from convkit.pipeline.artifact import Artifact
@@ -60,7 +61,8 @@ def export_torch(
             code="source.random",
         )
     inputs = _graph_inputs(proto, wanted, call)
-    proto, interface = present(proto, wanted, inputs=inputs, outputs=[value.name for value in proto.graph.output])
+    outputs = [value.name for value in proto.graph.output]
+    proto, interface = present(keep_zeros(proto), wanted, inputs=inputs, outputs=outputs)
     return Exported(
         model=save_model(proto, interface),
         samples=save_tensors(cases),

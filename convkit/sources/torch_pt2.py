@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from convkit.graph.model import Tensors, save_model, save_tensors
+from convkit.graph.padding import keep_zeros
 from convkit.graph.present import present
 from convkit.graph.samples import make_cases
 from convkit.pipeline.artifact import Artifact
@@ -37,7 +38,7 @@ def export_pt2(
     answers = [face.answered(case, program.answer) for case in cases]
     with failing(program.module):
         proto = program.graph(options.opset or DEFAULT_OPSET)
-    proto, interface = present(proto, face.interface, inputs=face.inputs, outputs=face.outputs)
+    proto, interface = present(keep_zeros(proto), face.interface, inputs=face.inputs, outputs=face.outputs)
     return Exported(
         model=save_model(proto, interface),
         samples=save_tensors(cases),
