@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 MOST = 4
-MEMORY_EACH = 4 << 30
+MEMORY_EACH = 3 << 30
 """What a process of tests may need, in bytes: PyTorch and TensorFlow in it, and the workers that it starts."""
 
 SHARING = frozenset(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _BAD, _GOOD, _HEADING = "bold red", "green", "bold"
 _TONES: dict[Tone, str] = {"bad": _BAD, "good": _GOOD, "": ""}
+_NARROWEST = 20
+"""Columns that a value has, however long the names beside it are."""
 _WORD = re.compile(r"""(?:[^\s'"\\]|'[^']*'|"(?:[^"\\]|\\.)*"|\\.)+""")
 
 
@@ -124,7 +126,7 @@ def _print_facts(console: Console, table: Table) -> None:
 
     indent = max((cell_len(name) for name, _ in table.rows), default=0) + 2
     for name, value in table.rows:
-        lines = wrapped(value, console.width - indent).split("\n")
+        lines = wrapped(value, max(_NARROWEST, console.width - indent)).split("\n")
         drawn = Text().append(name + " " * (indent - cell_len(name)), style="dim")
         drawn.append(("\n" + " " * indent).join(lines), style=_TONES[tone(value)])
         console.print(drawn, soft_wrap=True)

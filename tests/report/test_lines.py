@@ -11,6 +11,8 @@ from rich.cells import cell_len
 from convkit.report.document import Report
 from convkit.report.lines import wrapped
 from convkit.report.render import Format, render
+from convkit.report.section import Section, facts
+from convkit.report.terminal import sections_to_terminal
 from report.samples import failed_report, faster_report
 
 LONG = "/srv/models/of-a-team-with-a-long-name/releases/2026-11-20/resnet50/3/convkit/report.json"
@@ -32,6 +34,15 @@ def test_paths_come_out_whole(paths: list[str]) -> None:
 
 def test_indentation_and_line_breaks_stay() -> None:
     assert wrapped("\n  two words\nthree", 60) == "\n  two words\nthree"
+
+
+def test_a_value_beside_a_long_name_is_still_shown() -> None:
+    section = Section(key="long", title="Long", table=facts(("n" * 200, "1 to 8"), ("short", "one two " * 20)))
+
+    lines = sections_to_terminal([section], width=60).splitlines()
+
+    assert f"{'n' * 200}  1 to 8" in lines
+    assert max(map(len, lines)) <= 202 + 20
 
 
 @pytest.mark.parametrize("width", [60, 100])
