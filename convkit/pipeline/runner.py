@@ -95,6 +95,8 @@ class Runner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for worker in self._workers.values():
+            worker.kill()
+        for worker in self._workers.values():
             worker.stop()
         self._workers.clear()
         if self._scratch is not None:

@@ -50,7 +50,7 @@ WARM_UPS: dict[str, tuple[str, ...]] = {
     "tensorflow": ("numpy", "tensorflow", "tf2onnx", "tf2onnx.tfonnx", "tensorflow.python.grappler.tf_optimizer"),
     "openvino": ("numpy", "openvino"),
     "tensorrt": (),
-    "tensorrt-rtx": ("tensorrt_rtx",),
+    "tensorrt-rtx": ("tensorrt_rtx", "convkit.targets.trt_build"),
 }
 """Modules that a worker imports as soon as it stands, while the runner still does other things."""
 
@@ -179,6 +179,10 @@ class Worker:
         if self._ends:
             poll.poll(_GIVE_UP_S * 1000)
 
+    def kill(self) -> None:
+        """Have the process and everything that it started end; `stop` waits for it."""
+        end_tree(self._process.pid)
+
     def stop(self) -> None:
         """End the process and everything it started."""
         self._end()
@@ -188,7 +192,7 @@ class Worker:
         self._ends = ()
 
     def _end(self) -> None:
-        end_tree(self._process.pid)
+        self.kill()
         self._process.wait()
 
     def _has_answered(self, watch: Watch) -> bool:

@@ -275,7 +275,7 @@ def test_a_full_disk_is_something_missing_here(cache: Cache) -> None:
 def test_a_disk_that_is_full_when_the_result_is_kept_is_something_missing_here(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*args: object) -> None:
+    def full(*args: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache_module, "write_atomically", full)
