@@ -309,7 +309,8 @@ class Runner:
 
     def _scratch_folder(self) -> Path:
         if self._scratch is None:
-            self._scratch, self._lock = self.cache.new_scratch()
+            with signals_held():  # a folder that nobody knows of yet could not be removed
+                self._scratch, self._lock = self.cache.new_scratch()
         return self._scratch
 
     @contextlib.contextmanager
