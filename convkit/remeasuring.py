@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +156,8 @@ class _Again:
         others = [subject.label for subject in before.subjects if subject is not final and subject.latency]
         if others and final.latency:
             self.notes.append(
-                f"{name}: {' and '.join(others)} did not come along with what was published: their latency, and how "
-                "many times as fast the model is, were not measured again. The command in the report does that."
+                f"{name}: what did not come along with what was published was not measured again: the latency of "
+                f"{'; '.join(others)}; nor how many times as fast the model is. The command in the report does that."
             )
         subject, checks = self._measured(final)
         return msgspec.structs.replace(
@@ -212,6 +213,11 @@ class _Again:
         return subject, verification
 
     def _of_openvino(self, files: Artifact, subject: Subject) -> tuple[Subject, Verification | None]:
+        name = self._before.name
+        self.notes.append(f"{name}: the operators of the report are the ONNX graph's; OpenVINO's model has others.")
+        if find_spec("openvino") is None:
+            self.notes.append(f"{name}: OpenVINO is not installed here: nothing but the size was measured again.")
+            return subject, None
         if (given := self._given()) is None:
             return subject, None
         expected, samples, references = given

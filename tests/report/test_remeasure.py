@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import convkit
+from convkit import remeasuring
 from convkit.cli.app import run
 from convkit.errors import InputError
 from convkit.report.changes import Change
@@ -23,7 +25,17 @@ WEIGHTS = np.linspace(-1, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A version of a small network whose latency was not measured, as its folder."""
-    folder = tmp_path_factory.mktemp("remeasure")
+    return converted(tmp_path_factory.mktemp("remeasure"), to="onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def for_openvino(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for OpenVINO."""
+    pytest.importorskip("openvino")
+    return converted(tmp_path_factory.mktemp("remeasure_openvino"), to="openvino")
+
+
+def converted(folder: Path, *, to: str) -> Path:
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
@@ -35,7 +47,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / "small.onnx"
     )
-    convkit.convert(folder / "small.onnx", output=folder / "models", name="small", measure={"mode": "none"})
+    convkit.convert(folder / "small.onnx", to=to, output=folder / "models", name="small", measure={"mode": "none"})
     return folder / "models" / "small" / "1"
 
 
@@ -117,3 +129,50 @@ def test_remeasure_options_are_refused_where_they_say_nothing(
     assert run(["report", str(published), "--measure", "full"]) == 2
     assert "add --remeasure" in capsys.readouterr().err
     assert run(["report", str(published), "--remeasure", "--format", "html"]) == 2
+
+
+def test_what_was_published_for_openvino_is_asked_of_openvino(for_openvino: Path) -> None:
+    found = convkit.remeasure(for_openvino, measure="none")
+
+    assert found.exit_code == 0
+    (model,) = found.models
+    assert {figure.name: figure.change for figure in model.figures} == {
+        "size": Change.SAME,
+        "operators": Change.NOT_COMPARABLE,
+        "numbers: y": Change.SAME,
+        "latency": Change.NOT_COMPARABLE,
+    }
+    assert any("OpenVINO's model has others" in note for note in found.notes)
+
+
+def test_answers_of_openvino_that_are_not_the_recorded_ones_do_not_hold(for_openvino: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "models" / "small" / "1"
+    shutil.copytree(for_openvino, copy)
+    weights = np.fromfile(copy / "model.bin", np.float32)
+    (weights * 1.5).tofile(copy / "model.bin")
+
+    found = convkit.remeasure(copy, measure="none")
+
+    assert found.exit_code == 5
+    assert found.error is not None
+    assert "numbers: y" in found.error.message
+
+
+def test_the_latency_of_openvinos_model_is_measured_anew(for_openvino: Path, tmp_path: Path) -> None:
+    found = convkit.remeasure(altered(for_openvino, tmp_path, latency=latency(1e6)))
+
+    figure = next(figure for figure in found.models[0].figures if figure.name == "latency")
+    assert figure.change is Change.BETTER
+    assert figure.after is not None
+    assert 0 < figure.after < 1e6
+
+
+def test_without_openvino_its_model_keeps_its_size_and_a_note_says_why(
+    for_openvino: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remeasuring, "find_spec", lambda name: None)
+
+    found = convkit.remeasure(for_openvino)
+
+    assert {figure.name: figure.change for figure in found.models[0].figures}["size"] is Change.SAME
+    assert any("OpenVINO is not installed here" in note for note in found.notes)
