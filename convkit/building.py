@@ -14,11 +14,11 @@ from pathlib import Path
 
 import msgspec
 
-from convkit.building_engine import finish_engine, report_of
+from convkit.building_engine import failed_report, finish_engine, report_of
 from convkit.building_publish import publish_engine
 from convkit.building_work import Task, find_again, find_models, find_tasks, require_buildable, require_place
 from convkit.built_accuracy import Evaluation, find_evaluations
-from convkit.errors import ConvkitError
+from convkit.errors import ConvkitError, InputError, InterruptedRunError, TerminatedRunError
 from convkit.pipeline.cache import Cache
 from convkit.pipeline.events import Observer, Warned, nobody
 from convkit.pipeline.home import default_root
@@ -144,11 +144,17 @@ def _see_to(
 
 @contextlib.contextmanager
 def _named(task: Task) -> Iterator[None]:
-    """Let an error say which of the models it is about."""
+    """Let an error say which of the models it is about, in its message and in its document."""
     try:
         yield
+    except (InterruptedRunError, TerminatedRunError):
+        raise
     except ConvkitError as error:
         error.message = f"{task.source.name} version {task.number}: {error.message}"
+        with contextlib.suppress(InputError):  # the model's report may be what cannot be read
+            known = error.document if isinstance(error.document, Report) else report_of(task)
+            here = msgspec.structs.replace(known, repository=str(task.target), model=None, version=task.number)
+            error.document = failed_report(here, error, candidate=known.candidate)
         raise
 
 

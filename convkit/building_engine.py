@@ -10,7 +10,7 @@ import msgspec
 
 from convkit.building_work import Task
 from convkit.built_accuracy import Evaluation, described, judge_engine
-from convkit.errors import CheckError
+from convkit.errors import CheckError, ConvkitError
 from convkit.graph.engine_layers import place
 from convkit.graph.model import Model, Tensors
 from convkit.graph.work import Work
@@ -235,13 +235,17 @@ def _require_gates(report: Report, found: Found, engine: Engine) -> None:
     try:
         refuse_missed(report.gates, found)
     except CheckError as error:
-        failure = Failure(code=error.code, stage=error.stage, message=error.message, hint=error.hint)
-        error.document = msgspec.structs.replace(
-            report,
-            status=Status.FAILED,
-            exit_code=int(error.exit_status),
-            candidate=str(engine.files.file()),
-            report=None,
-            error=failure,
-        )
+        error.document = failed_report(report, error, candidate=str(engine.files.file()))
         raise
+
+
+def failed_report(report: Report, error: ConvkitError, *, candidate: str | None) -> Report:
+    """Return the report of a build that failed; `candidate` is the engine that was built, where one was."""
+    return msgspec.structs.replace(
+        report,
+        status=Status.FAILED,
+        exit_code=int(error.exit_status),
+        candidate=candidate,
+        report=None,
+        error=Failure(code=error.code, stage=error.stage, message=error.message, hint=error.hint),
+    )

@@ -26,6 +26,8 @@ def test_an_error_names_the_model_and_the_version_and_those_before_it_stay_publi
     outcome = container.command("build", tmp_path / "models", "--json", variables={"STAND_IN_WRONG": "run"})
 
     assert outcome.exit_status == 5
+    assert (outcome.result["name"], outcome.result["version"]) == ("second", 1)
+    assert outcome.result["repository"] == str(tmp_path / "models")
     error = outcome.result["error"]
     assert error["message"].startswith("second version 1: the built engine: the output 'y'")
     assert (tmp_path / "models" / "first" / "1" / "model.plan").is_file()
