@@ -9,6 +9,7 @@ from typing import Any
 from convkit.errors import InputError
 from convkit.pipeline.extensions import python_files
 from convkit.pipeline.isolation import warn_of_reach
+from convkit.sources.torch_translations import own_translations
 from convkit.sources.user_code import import_file
 
 TRANSLATIONS = "ONNX_TRANSLATIONS"
@@ -36,7 +37,9 @@ def import_operators() -> None:
 
 
 def translations() -> dict[Any, Any]:
-    """Return what the run's files say of their operators, for ``torch.onnx.export(custom_translation_table=...)``.
+    """Return what the run's files say of their operators, and convkit of some of torch's own.
+
+    It is meant for ``torch.onnx.export(custom_translation_table=...)``.
 
     Raises:
         InputError: a table is none, or its keys are no operators.
@@ -45,7 +48,7 @@ def translations() -> dict[Any, Any]:
     import torch
 
     import_operators()
-    table: dict[Any, Any] = {}
+    table: dict[Any, Any] = dict(own_translations())
     for path in python_files():
         said = getattr(_imported[path], TRANSLATIONS, {})
         if not isinstance(said, dict):
