@@ -20,7 +20,7 @@ from convkit.building_work import Task, find_again, find_models, find_tasks, req
 from convkit.built_accuracy import Evaluation, find_evaluations
 from convkit.errors import ConvkitError, InputError, InterruptedRunError, TerminatedRunError
 from convkit.pipeline.cache import Cache
-from convkit.pipeline.events import Observer, Warned, nobody
+from convkit.pipeline.events import Event, Observer, StepFinished, StepStarted, Warned, nobody
 from convkit.pipeline.home import default_root
 from convkit.pipeline.ownership import make_top_folder
 from convkit.pipeline.runner import Runner
@@ -104,9 +104,12 @@ def build(
     if to_do:
         require_place(repository, into)
     reports = []
-    with Runner(cache or Cache(default_root()), observer, limits=allowed) as run:
+    telling = _Telling(observer) if len(to_do) > 1 else None
+    with Runner(cache or Cache(default_root()), telling or observer, limits=allowed) as run:
         for task in tasks:
             if task.inputs in evaluations:
+                if telling is not None:
+                    telling.about = _name(task)
                 with _named(task):
                     reports.append(_see_to(run, task, here, evaluations[task.inputs], signer, measure))
             else:
@@ -142,6 +145,26 @@ def _see_to(
         return publish_engine(run, now, here, made, signer)
 
 
+class _Telling:
+    """Lets what happens say which of several models it happens to."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self.about = ""
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case StepStarted() | StepFinished():
+                event = msgspec.structs.replace(event, title=f"{self.about}: {event.title}")
+            case Warned():
+                event = msgspec.structs.replace(event, message=f"{self.about}: {event.message}")
+        self._observer(event)
+
+
+def _name(task: Task) -> str:
+    return f"{task.source.name} version {task.number}"
+
+
 @contextlib.contextmanager
 def _named(task: Task) -> Iterator[None]:
     """Let an error say which of the models it is about, in its message and in its document."""
@@ -150,7 +173,7 @@ def _named(task: Task) -> Iterator[None]:
     except (InterruptedRunError, TerminatedRunError):
         raise
     except ConvkitError as error:
-        error.message = f"{task.source.name} version {task.number}: {error.message}"
+        error.message = f"{_name(task)}: {error.message}"
         with contextlib.suppress(InputError):  # the model's report may be what cannot be read
             known = error.document if isinstance(error.document, Report) else report_of(task)
             here = msgspec.structs.replace(known, repository=str(task.target), model=None, version=task.number)

@@ -23,8 +23,12 @@ def test_an_error_names_the_model_and_the_version_and_those_before_it_stay_publi
             converter(tmp_path / "rehearsal", factor, asked=("--name", name))
             built(container, tmp_path / "rehearsal")
 
-    outcome = container.command("build", tmp_path / "models", "--json", variables={"STAND_IN_WRONG": "run"})
+    wrong = {"STAND_IN_WRONG": "run"}
+    told = container.command("build", tmp_path / "models", variables=wrong).stderr
+    outcome = container.command("build", tmp_path / "models", "--json", variables=wrong)
 
+    assert "first version 1: Publish" in told
+    assert "second version 1: Build the TensorRT engine" in told
     assert outcome.exit_status == 5
     assert (outcome.result["name"], outcome.result["version"]) == ("second", 1)
     assert outcome.result["repository"] == str(tmp_path / "models")
