@@ -130,6 +130,7 @@ def test_what_the_recipe_says_of_the_engine_is_passed_on(tmp_path: Path, cache: 
     assert parameters["trt_builder_optimization_level"] == "5"
     assert parameters["trt_engine_cache_path"].startswith("/engines/convkit-")
     assert parameters["trt_timing_cache_enable"] == "1"
+    assert "the first of several profiles alone" in made.warnings["tensorrt.one-profile"]
 
 
 def test_other_weights_get_another_folder_for_their_engine(tmp_path: Path, cache: Path) -> None:
