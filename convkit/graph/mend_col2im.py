@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _MOST_DIMS = 8
 """Of a tensor, in TensorRT."""
-_MOST_IN_BLOCK = 1024
-"""Elements of a block, beyond which overlapping ones are left: the filters are as many, each as large as the block."""
+_MOST_IN_FILTERS = 1 << 20
+"""Numbers in the filters, one filter for each place of a block, beyond which overlapping blocks are left."""
 
 
 class Folding(NamedTuple):
@@ -34,11 +34,15 @@ class Folding(NamedTuple):
     channels: int | None
 
     @property
+    def reach(self) -> tuple[int, ...]:
+        """Return how many elements a block spans along each dimension."""
+        return tuple(d * (b - 1) + 1 for d, b in zip(self.dilations, self.block, strict=True))
+
+    @property
     def grid(self) -> tuple[int, ...]:
         """Return how many blocks there are along each dimension."""
-        reach = (d * (b - 1) + 1 for d, b in zip(self.dilations, self.block, strict=True))
         padded = (sum(each) for each in zip(self.image, self.before, self.after, strict=True))
-        return tuple((p - r) // s + 1 for p, r, s in zip(padded, reach, self.strides, strict=True))
+        return tuple((p - r) // s + 1 for p, r, s in zip(padded, self.reach, self.strides, strict=True))
 
     @property
     def tiles(self) -> bool:
@@ -50,10 +54,8 @@ class Folding(NamedTuple):
     @property
     def uncovered(self) -> tuple[int, ...]:
         """Return how many elements at the end of the padded image no block reaches, along each dimension."""
-        sizes = zip(
-            self.image, self.before, self.after, self.grid, self.strides, self.dilations, self.block, strict=True
-        )
-        return tuple(i + p + q - ((g - 1) * s + d * (b - 1) + 1) for i, p, q, g, s, d, b in sizes)
+        sizes = zip(self.image, self.before, self.after, self.grid, self.strides, self.reach, strict=True)
+        return tuple(i + p + q - ((g - 1) * s + r) for i, p, q, g, s, r in sizes)
 
 
 def read_folding(node: Placed, facts: Facts) -> Folding | None:
@@ -76,7 +78,7 @@ def read_folding(node: Placed, facts: Facts) -> Folding | None:
     )
     if found.tiles:
         return found if 2 + 2 * spatial <= _MOST_DIMS else None
-    fits = spatial in (1, 2, 3) and size <= _MOST_IN_BLOCK and min(found.grid) > 0
+    fits = spatial in (2, 3) and size * math.prod(found.reach) <= _MOST_IN_FILTERS and min(found.grid) > 0
     return found if fits and found.channels is not None else None
 
 
@@ -107,21 +109,25 @@ def _put(lines: Lines, node: Placed, folding: Folding) -> None:
 
 
 def _add_up(lines: Lines, node: Placed, folding: Folding) -> None:
-    """Every channel as an image of its own, whose channels are the places of the block; the padding is cut off."""
+    """Every channel as an image of its own, whose channels are the places of the block; the padding is cut off.
+
+    Dilation is written into the filters: TensorRT-RTX 1.7 builds no transposed convolution with strides and dilations.
+    """
     import numpy as np
     from onnx import helper
 
     size = math.prod(folding.block)
     kind = helper.tensor_dtype_to_np_dtype(lines.edit.facts.types[node.input(0)])
-    filters = np.eye(size, dtype=np.float32).reshape(size, 1, *folding.block).astype(kind)
+    filters = np.zeros((size, 1, *folding.reach), dtype=np.float32)
+    spread = tuple(slice(None, None, step) for step in folding.dilations)
+    filters[(slice(None), slice(None), *spread)] = np.eye(size, dtype=np.float32).reshape(size, 1, *folding.block)
     grids = lines.add("Reshape", node.input(0), lines.ints(-1, size, *folding.grid))
     image = lines.add(
         "ConvTranspose",
         grids,
-        lines.edit.weight(filters, f"{node.name}__filters"),
+        lines.edit.weight(filters.astype(kind), f"{node.name}__filters"),
         strides=list(folding.strides),
-        dilations=list(folding.dilations),
-        kernel_shape=list(folding.block),
+        kernel_shape=list(folding.reach),
     )
     if any(folding.uncovered):
         missing = [0, 0, *(0 for _ in folding.image), 0, 0, *folding.uncovered]

@@ -101,6 +101,7 @@ def test_tensorrt_rtx_takes_what_becomes_of_it(
     proto, _ = folding(image, block, 2, **attributes)
     changed = mended(proto)
 
+    assert "dilations" not in {attribute.name for each in changed.graph.node for attribute in each.attribute}
     assert not parse_rtx(save_model(changed, face_of(changed, None, ExportOptions()).interface)).findings
 
 
