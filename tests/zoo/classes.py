@@ -132,6 +132,7 @@ _WIDTH = {
     "d_latents": 32, "num_latents": 16, "decoder_intermediate_size": 64, "decoder_num_attention_heads": 2,
     "bottleneck_hidden": 0, "num_cross_attention_heads": 1, "num_self_attention_heads": 2, "pred_hidden_size": 32,
     "pred_num_attention_heads": 2, "pooler_hidden_size": 32, "encoder_hidden_size": 32,
+    "cross_attention_hidden_size": 32,
 }  # fmt: skip
 _NEEDED = {"vocab_size": 128, "pad_token_id": 1, "mask_token_id": 4}
 _DEPTHS = ("depths", "layer_depths", "num_blocks", "stage_num_blocks", "depth")
@@ -266,6 +267,8 @@ def _images(config: Any, takes: Any) -> Iterator[list[Tensor]]:
     vision = getattr(config, "vision_config", config)
     channels = getattr(vision, "num_channels", 3)
     declared = getattr(vision, "image_size", None) or getattr(vision, "crop_size", None)
+    if isinstance(declared, list | tuple) and len(set(declared)) > 1:
+        yield [Tensor(name, "float", [-1, channels, *declared])]
     declared = declared[0] if isinstance(declared, list | tuple) else declared
     for size in dict.fromkeys(
         size for size in (declared if declared and declared <= 256 else None, 64, 224, declared, 384) if size
