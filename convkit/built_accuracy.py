@@ -173,4 +173,5 @@ def described(
         drop=gate.source - found.value,
         verdict=next((each.verdict for each in gates if each.name == "max-drop"), None),
         emulated=False,
+        tasks=(),  # those were the graph's
     )

@@ -134,6 +134,7 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     evaluation = begin_evaluation(order, run, exported)
     if evaluation is not None:
         dossier.metric, dossier.accuracy = evaluation.metric, (evaluation.source, None)
+        dossier.tasks = evaluation.tasks()
     narrowed = _narrowed(order, run, simplified.model, exported, evaluation, dossier)
     precision = dossier.precision = order.precision
     final, dossier.quantized = narrowed.model, narrowed.quantized
@@ -167,6 +168,7 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
         refuse_difference(built, "the built engine", exported.framework, hint=_check_hint(precision, check))
     if evaluation is not None:
         dossier.accuracy = (evaluation.source, evaluation.final(narrowed.judged, compiled))
+        dossier.tasks = evaluation.tasks(narrowed.judged, compiled)
         _warn_of_data_left(run, job, compiled)
     dossier.final = (final, run(take_final_census, final) if final != simplified.model else simplified.after)
     dossier.work = compiled.work

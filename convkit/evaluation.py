@@ -8,7 +8,7 @@ from convkit.errors import InputError, UsageError
 from convkit.graph.feed import fixed_rows
 from convkit.graph.model import Model, Tensors
 from convkit.graph.npz import names_in
-from convkit.measure.accuracy import Accuracy, decisions, evaluate, evaluate_answers
+from convkit.measure.accuracy import Accuracy, TaskAccuracy, decisions, evaluate, evaluate_answers
 from convkit.measure.metrics import Metric, judged_output, needs_labels
 from convkit.order import Order
 from convkit.pipeline.artifact import Artifact, digest_file
@@ -39,6 +39,7 @@ class Evaluation:
         at_most: int | None,
         answers: Tensors,
         source: Accuracy,
+        also: tuple[tuple[Metric, Accuracy], ...] = (),
     ) -> None:
         self._run, self._interface, self._data, self._at_most = run, interface, data, at_most
         self.metric = metric
@@ -46,6 +47,7 @@ class Evaluation:
         """The source framework's outputs, a set for each batch."""
         self.source = source
         """How good the source framework's model is."""
+        self._also = also
 
     def of(self, model: Model) -> Accuracy:
         """Return how good an ONNX graph is, run in ONNX Runtime on the same data."""
@@ -60,15 +62,37 @@ class Evaluation:
 
     def final(self, model: Model, compiled: Compiled) -> Accuracy:
         """Return how good what is served is: the runtime's own answers where it runs here, else the graph's."""
+        return self._served(self.metric, self._references, model, compiled)
+
+    def tasks(self, model: Model | None = None, compiled: Compiled | None = None) -> tuple[TaskAccuracy, ...]:
+        """Return how good the source's model is at its other tasks, and what is served, as `final` takes it."""
+        found = []
+        for metric, source in self._also:
+            assert metric.labels is not None  # top1 has some
+            final = None
+            if model is not None and compiled is not None:
+                final = self._served(metric, None, model, compiled).value
+            found.append(
+                TaskAccuracy(
+                    output=metric.outputs[0],
+                    labels=metric.labels,
+                    samples=source.samples,
+                    source=source.value,
+                    final=final,
+                )
+            )
+        return tuple(found)
+
+    def _served(self, metric: Metric, references: Tensors | None, model: Model, compiled: Compiled) -> Accuracy:
         if compiled.answered is None:
-            return self.of(model)
+            return self._run(evaluate, model, data=self._data, metric=metric, answers=references, at_most=self._at_most)
         return self._run(
             evaluate_answers,
-            compiled.answered(self._data, self.metric.outputs, self._at_most),
+            compiled.answered(self._data, metric.outputs, self._at_most),
             interface=self._interface,
             data=self._data,
-            metric=self.metric,
-            references=self._references,
+            metric=metric,
+            references=references,
             at_most=self._at_most,
         )
 
@@ -114,6 +138,7 @@ def begin_evaluation(order: Order, run: Runner, exported: Exported) -> Evaluatio
     options, interface = order.request.accuracy, exported.model.interface
     fixed_rows(interface)
     metric = metric_for(options, interface, order.evaluation)
+    others = other_metrics(options, interface, order.evaluation)
     if not isinstance(order.source, Answering):
         raise UsageError(
             f"a source of the kind '{order.source.kind}' cannot be asked for its answers on --eval-data",
@@ -125,20 +150,23 @@ def begin_evaluation(order: Order, run: Runner, exported: Exported) -> Evaluatio
         Questions(
             interface=interface,
             data=order.evaluation,
-            outputs=metric.outputs,
+            outputs=tuple(dict.fromkeys(name for each in (metric, *others) for name in each.outputs)),
             at_most=options.samples,
             samples=exported.samples,
             references=exported.references,
         ),
     )
-    source = run(
-        evaluate_answers,
-        answers,
-        interface=interface,
-        data=order.evaluation,
-        metric=metric,
-        references=answers if metric.name == AGREEMENT else None,
-        at_most=options.samples,
+    source, *of_others = (
+        run(
+            evaluate_answers,
+            answers,
+            interface=interface,
+            data=order.evaluation,
+            metric=each,
+            references=answers if each.name == AGREEMENT else None,
+            at_most=options.samples,
+        )
+        for each in (metric, *others)
     )
     return Evaluation(
         run,
@@ -148,6 +176,28 @@ def begin_evaluation(order: Order, run: Runner, exported: Exported) -> Evaluatio
         at_most=options.samples,
         answers=answers,
         source=source,
+        also=tuple(zip(others, of_others, strict=True)),
+    )
+
+
+def other_metrics(options: AccuracyOptions, interface: Interface, data: Artifact) -> tuple[Metric, ...]:
+    """Return what `[accuracy] also` names: top1 of further outputs, each with labels of its own.
+
+    Raises:
+        InputError: there are no such labels.
+        UsageError: there is no such output.
+    """
+    there = names_in(data.file(data.files[0]))
+    for output, labels in options.also.items():
+        if labels not in there:
+            raise InputError(
+                f"{data.file(data.files[0])} has no labels for '{output}': no array is called '{labels}'",
+                hint=f"it has: {', '.join(sorted(there))}; [accuracy.also] names them, in data that are .npz files",
+                code="data.no-labels",
+            )
+    return tuple(
+        Metric(name=TOP1, outputs=(judged_output(interface, output, TOP1),), labels=labels)
+        for output, labels in options.also.items()
     )
 
 

@@ -221,6 +221,7 @@ def _checks(request: Request) -> dict[str, Callable[[], object]]:
         "tensorrt-rtx.workspace": lambda: request.tensorrt_rtx.workspace_bytes,
         **_checks_of_tensorrt(request),
         "accuracy.metric": request.accuracy.require_metric,
+        "accuracy.also": request.accuracy.require_also,
         "accuracy.max_drop": request.accuracy.require_max_drop,
         "accuracy.budget_evals": request.accuracy.require_budget,
         "preprocess.function": request.preprocess.require_function,

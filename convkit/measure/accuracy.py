@@ -30,6 +30,24 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     """Rows of the data that it was judged on."""
 
 
+class TaskAccuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """How good a model of several tasks was at another of them, by top1, before and after."""
+
+    output: str
+    labels: str
+    """The array of the evaluation data that holds them."""
+    samples: int
+    source: float
+    """The source framework's model."""
+    final: float | None = None
+    """The final model; None where the command ended before it was made."""
+
+    @property
+    def drop(self) -> float | None:
+        """Return what was lost."""
+        return None if self.final is None else self.source - self.final
+
+
 @observation(version=1, stage="measure", title="Measure the accuracy", needs="onnx")
 def evaluate(model: Model, *, data: Artifact, metric: Metric, answers: Tensors | None, at_most: int | None) -> Accuracy:
     """Run a model in ONNX Runtime over evaluation data, batch by batch, and judge what it answers.

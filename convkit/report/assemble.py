@@ -19,7 +19,7 @@ from convkit.graph.census import Census
 from convkit.graph.model import Model
 from convkit.graph.simplify import Simplified
 from convkit.graph.work import Work
-from convkit.measure.accuracy import Accuracy
+from convkit.measure.accuracy import Accuracy, TaskAccuracy
 from convkit.measure.compare import Verification
 from convkit.measure.gates import Found, Gate, Verdict, judge
 from convkit.measure.metrics import Metric
@@ -99,6 +99,7 @@ class Dossier:
         self.candidate: str | None = None
         self.metric: Metric | None = None
         self.accuracy: tuple[Accuracy, Accuracy | None] | None = None
+        self.tasks: tuple[TaskAccuracy, ...] = ()
         self.trials: tuple[document.Trial, ...] = ()
         self.choice: tuple[str, ...] = ()
         """How good the source framework's model is, and the final one."""
@@ -251,6 +252,7 @@ class Dossier:
             verdict=next((gate.verdict for gate in self.gates() if gate.name == "max-drop"), None),
             output=None if self.metric.function is not None else self.metric.outputs[0],
             emulated=self.emulated,
+            tasks=self.tasks,
         )
 
     @property

@@ -14,6 +14,7 @@ import msgspec
 
 from convkit.errors import ConvkitError, InputError
 from convkit.graph.operator_times import OperatorTimes
+from convkit.measure.accuracy import TaskAccuracy
 from convkit.measure.compare import OutputDifference
 from convkit.measure.conditions import Conditions
 from convkit.measure.gates import Gate, Verdict
@@ -92,6 +93,7 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     """The output that names the classes; None for a metric of the user's own."""
     emulated: bool = False
     """The engine does not run here: `final` is that of its ONNX graph in ONNX Runtime."""
+    tasks: tuple[TaskAccuracy, ...] = ()
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from convkit.measure.accuracy import TaskAccuracy
 from convkit.report import gates, units
 from convkit.report.client_sheet import client_sections
 from convkit.report.document import Check, Engine, Report, Role, Simplification, Status, Subject
@@ -16,6 +17,7 @@ from convkit.report.operator_sheet import operator_sections
 from convkit.report.section import Section, Table, facts, plain, plain_section
 from convkit.report.speed_sheet import machine_sections, speed_sections
 from convkit.report.verdict import improved, moved
+from convkit.spec.accuracy import TOP1
 
 EMULATED = (
     "{label} is emulated: its engine does not run here, and these are the figures of its ONNX graph in ONNX Runtime on "
@@ -201,6 +203,24 @@ def _accuracy(report: Report) -> Iterator[Section]:
         ("verdict", accuracy.verdict.value if accuracy.verdict else None),
     )
     yield Section(key="accuracy", title="Accuracy", lines=lines, table=table)
+    if accuracy.tasks:
+        yield _tasks(report, accuracy.tasks, label)
+
+
+def _tasks(report: Report, tasks: Sequence[TaskAccuracy], label: str) -> Section:
+    """Lay out the outputs that have labels of their own."""
+    rows = tuple(
+        (
+            task.output,
+            units.count(task.samples),
+            *(units.accuracy(value, TOP1) for value in (task.source, task.final, task.drop)),
+        )
+        for task in tasks
+    )
+    source = report.source.framework if report.source else "source"
+    table = Table(columns=("output", "samples", source, label, "lost"), rows=rows, align="lrrrr")
+    lines = (f"{TOP1} of each on labels of its own; no gate looks at these.",)
+    return Section(key="tasks", title="Accuracy of the other outputs", lines=lines, table=table)
 
 
 def _choice(report: Report) -> Iterator[Section]:

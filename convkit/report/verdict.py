@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from convkit.measure.accuracy import TaskAccuracy
 from convkit.measure.compare import OutputDifference
 from convkit.measure.ratio import MIN_ROUNDS
 from convkit.report import units
-from convkit.report.document import Check, Comparison, Finding, Report, Role, Subject
+from convkit.report.document import Accuracy, Check, Comparison, Finding, Report, Role, Subject
+from convkit.spec.accuracy import TOP1
 
 _LARGER_FROM = 1.01
 """Files this many times as large are called larger; less is a header's worth."""
@@ -109,17 +111,19 @@ def _wrong(report: Report) -> Iterator[str]:
 
 def _less_accurate(report: Report) -> Iterator[str]:
     accuracy, final = report.accuracy, report.subject(Role.FINAL)
-    if accuracy is None or final is None or not accuracy.drop or accuracy.drop < 0:
+    if accuracy is None or final is None:
         return
     source = report.source.framework if report.source else "the source"
     word = "LESS ACCURATE, emulated on this CPU" if accuracy.emulated else "LESS ACCURATE"
-    lost, before, after = (
-        units.accuracy(value, accuracy.metric) for value in (accuracy.drop, accuracy.source, accuracy.final)
-    )
-    yield (
-        f"{word}: {accuracy.metric} of {final.label} is {after}, of {source} {before}, on "
-        f"{units.count(accuracy.samples)} samples; {lost} is lost."
-    )
+    found: list[tuple[str, str, Accuracy | TaskAccuracy]] = [(accuracy.metric, accuracy.metric, accuracy)]
+    found += [(TOP1, f"{TOP1} of the output '{task.output}'", task) for task in accuracy.tasks]
+    for metric, what, each in found:
+        if each.drop is not None and each.drop > 0:
+            lost, before, after = (units.accuracy(value, metric) for value in (each.drop, each.source, each.final))
+            yield (
+                f"{word}: {what} of {final.label} is {after}, of {source} {before}, on "
+                f"{units.count(each.samples)} samples; {lost} is lost."
+            )
 
 
 def _less_exact(report: Report) -> Iterator[str]:

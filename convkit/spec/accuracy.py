@@ -29,6 +29,9 @@ class AccuracyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     where the data have labels, else agreement."""
     output: str | None = None
     """The output that names the classes; by default the first of floats with an axis of classes."""
+    also: dict[str, str] = {}
+    """Further outputs that name classes, each with the name of the array that holds its labels: they are judged by top1
+    and reported, and `max_drop` does not look at them."""
     samples: _Positive | None = None
     """At most this many samples of the evaluation data are used."""
     max_drop: str | float | None = None
@@ -71,6 +74,14 @@ class AccuracyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
                 hint=f"choose {TOP1}, {AGREEMENT}, FILE.py:function or module:function",
                 code="accuracy.metric",
             )
+
+    def require_also(self) -> None:
+        """Refuse outputs that there is nothing to judge on.
+
+        Raises:
+            UsageError: no data are given.
+        """
+        self._require_data(self.also or None)
 
     def require_max_drop(self) -> None:
         """Refuse a drop that is none, or is of nothing.
