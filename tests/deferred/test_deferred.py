@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -253,7 +254,7 @@ def test_a_repository_that_is_read_only_is_refused_with_the_way_out(repository: 
 
 def test_the_server_takes_the_place_of_the_builder(repository: Path, on: On, tmp_path: Path) -> None:
     (tmp_path / "server.sh").write_text('echo "$$ $# $3"; exec sleep 60', encoding="utf-8")
-    server = (f"sh {tmp_path / 'server.sh'} one", "--", "--two", "three 3")
+    server = (f"sh {shlex.quote(str(tmp_path / 'server.sh'))} one", "--", "--two", "three 3")
 
     running = on(L4).start("build", repository, "--quiet", "--exec", *server)
 
