@@ -47,6 +47,9 @@ class Spoilt(Kind):
 
     FAULTS = ("raise", "write", "leave", "die", "start", "hold")
 
+    def prepare(self, folder: Path) -> None:
+        """It needs nothing."""
+
     def make(self, chance: Any) -> tuple[str, bytes]:
         return "file", b""
 
