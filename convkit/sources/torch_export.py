@@ -17,6 +17,7 @@ from convkit.sources.torch_blame import blame, fixed_sizes
 from convkit.sources.torch_call import Call, leaves, tensor_of
 from convkit.sources.torch_decisions import decided_by_data
 from convkit.sources.torch_operators import translations
+from convkit.sources.torch_rewriting import hold_rules_exact
 from convkit.spec.tensor import Interface
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ def export_program(program: Any, arguments: tuple[Any, ...], *, opset: int, **mo
     """
     import torch
 
+    hold_rules_exact()
     made = torch.onnx.export(
         program,
         arguments,

@@ -1,4 +1,4 @@
-"""Operators of torch's own that its exporter alone does not write."""
+"""Operators of torch's own that its exporter alone does not write, and sums that it would leave out."""
 
 from __future__ import annotations
 
@@ -32,3 +32,13 @@ def test_torchs_exporter_writes_it(lines: list[str], answer: list[float] | None,
     assert made.exporter == DYNAMO
     [found] = onnxruntime.InferenceSession(made.model.path).run(None, {"x": np.array([[1, 2, 3]], np.float32)})
     np.testing.assert_allclose(found[0], answer or [2.0, 4.0, 6.0])
+
+
+@pytest.mark.parametrize("small", ["1e-8", "1e-12"])
+def test_a_small_number_that_keeps_a_divisor_from_0_stays(small: str, tmp_path: Path) -> None:
+    body = f"    def forward(self, x):\n        return x / (x.abs().amax(-1, keepdim=True) + {small})\n"
+    made = exported(folder_of(tmp_path / "net", body, X, Y))
+    checked(made)
+
+    [found] = onnxruntime.InferenceSession(made.model.path).run(None, {"x": np.zeros((2, 3), np.float32)})
+    assert (found == 0).all()
