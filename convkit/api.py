@@ -348,6 +348,7 @@ def remeasure(
     path: StrPath,
     *,
     measure: MeasureMode | str = MeasureMode.QUICK,
+    custom_ops: Sequence[StrPath] = (),
     limits: LimitOptions | None = None,
     observer: Observer = nobody,
     cache: Cache | None = None,
@@ -357,6 +358,7 @@ def remeasure(
     Args:
         path: a report.json, a version's folder, a model (its latest version), or a repository (of each model).
         measure: ``none``, ``quick`` or ``full``: how long to measure latency.
+        custom_ops: libraries of operators of your own, which ONNX Runtime loads; see docs/custom_ops.md.
         limits: what the workers may take.
         observer: is told what happens.
         cache: where steps are remembered. Measurements are made anew.
@@ -369,7 +371,14 @@ def remeasure(
     """
     from convkit import remeasuring
 
-    return remeasuring.remeasure(Path(path), mode=MeasureMode(measure), limits=limits, observer=observer, cache=cache)
+    return remeasuring.remeasure(
+        Path(path),
+        mode=MeasureMode(measure),
+        custom_ops=tuple(os.fspath(file) for file in custom_ops),
+        limits=limits,
+        observer=observer,
+        cache=cache,
+    )
 
 
 def read_reports(path: StrPath) -> dict[str, Report]:

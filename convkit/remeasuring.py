@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +13,7 @@ import msgspec
 
 from convkit import __version__
 from convkit.conversion import take_final_census
+from convkit.custom_ops import find_extensions, refuse_unread
 from convkit.errors import CheckError, InputError
 from convkit.graph.model import DATA_FILE, MODEL_FILE, Model, Tensors, load_model
 from convkit.graph.present import interface_of
@@ -72,6 +73,7 @@ def remeasure(
     path: Path,
     *,
     mode: MeasureMode = MeasureMode.QUICK,
+    custom_ops: Sequence[str] = (),
     limits: LimitOptions | None = None,
     observer: Observer = nobody,
     cache: Cache | None = None,
@@ -84,6 +86,7 @@ def remeasure(
     Args:
         path: what `convkit.reporting.report` takes.
         mode: how long to measure latency.
+        custom_ops: libraries of the user's operators, which ONNX Runtime loads; see docs/custom_ops.md.
         limits: what the workers may take.
         observer: is told what happens.
         cache: where steps are remembered. Measurements are made anew.
@@ -93,11 +96,15 @@ def remeasure(
 
     Raises:
         InputError: there is no report, or what it describes is not there.
+        UsageError: a file of `custom_ops` is no library.
     """
+    extensions = find_extensions(custom_ops)
+    refuse_unread(extensions, {"onnx"})
     cache = cache or open_cache(observer)
     use_index(None)
     models, notes, inconclusive = [], [], []
     with Runner(cache, observer, limits=limits_from(limits or LimitOptions())) as run:
+        run.extend(extensions)
         for file, before in find_reports(path):
             again = _Again(run, file, before, mode)
             after = again.report()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convkit.cli.shared_options import CustomOps
 from convkit.cli.watch import watcher
 from convkit.errors import InputError, UsageError
 from convkit.report.render import Format
@@ -32,6 +33,7 @@ def command(
     measure: Annotated[
         MeasureMode | None, typer.Option(help="With --remeasure: how long to measure latency. [quick]")
     ] = None,
+    custom_ops: CustomOps = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Warnings and errors only, beside the result.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
@@ -46,16 +48,20 @@ def command(
         )
     chosen = Format.JSON if as_json else form or Format.TERMINAL
     if again:
-        return _remeasure(path, chosen, measure or MeasureMode.QUICK, output, quiet=quiet or chosen is Format.JSON)
-    if measure is not None:
-        raise UsageError("--measure measures nothing here", hint="add --remeasure", code="usage.together")
+        mode, silent = measure or MeasureMode.QUICK, quiet or chosen is Format.JSON
+        return _remeasure(path, chosen, mode, output, tuple(custom_ops or ()), quiet=silent)
+    for option, value in {"--measure": measure, "--custom-ops": custom_ops}.items():
+        if value:
+            raise UsageError(f"{option}: nothing is measured here", hint="add --remeasure", code="usage.together")
     width = shutil.get_terminal_size((100, 24)).columns
     text = report(path, chosen, width=width, color=output is None and sys.stdout.isatty(), details=not brief)
     _write(text, output)
     return 0
 
 
-def _remeasure(path: Path, form: Format, mode: MeasureMode, output: Path | None, *, quiet: bool) -> int:
+def _remeasure(
+    path: Path, form: Format, mode: MeasureMode, output: Path | None, custom_ops: tuple[str, ...], *, quiet: bool
+) -> int:
     """Measure again, show what came of it, and return the exit status."""
     if form not in (Format.TERMINAL, Format.JSON, Format.MARKDOWN):
         raise UsageError(
@@ -66,7 +72,7 @@ def _remeasure(path: Path, form: Format, mode: MeasureMode, output: Path | None,
     from convkit.remeasuring import remeasure
 
     with watcher(quiet=quiet) as observer:
-        found = remeasure(path, mode=mode, observer=observer)
+        found = remeasure(path, mode=mode, custom_ops=custom_ops, observer=observer)
     _write(_laid_out(found, form, color=output is None and sys.stdout.isatty()), output)
     if found.error is not None:
         sys.stderr.write(f"error: {found.error.message}\n  hint: {found.error.hint}\n")

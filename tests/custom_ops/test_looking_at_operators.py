@@ -13,7 +13,7 @@ import convkit as library_of_convkit
 from convkit.errors import UsageError
 from custom_ops.operators import IN_STANDARD_OPERATORS, SHOWN, write_network
 
-INSPECT, CHECK, COMPARE = SHOWN[-3:]
+INSPECT, CHECK, COMPARE, REMEASURE = SHOWN[-4:]
 
 
 @pytest.fixture
@@ -71,6 +71,17 @@ def test_compare_runs_both_models_with_the_library(convkit: Command, place: Path
     assert all(tensor["passed"] for tensor in given.result["tensors"])
 
 
+def test_what_was_published_is_measured_again_with_the_library(convkit: Command, place: Path) -> None:
+    without = convkit("report", "models/my_model", "--remeasure", "--measure", "none", "--json", cwd=place)
+    given = convkit(*REMEASURE.split(), "--measure", "none", "--json", cwd=place)
+
+    assert without.result["error"]["code"] == "custom-ops.unknown"
+    assert given.exit_status == 0, given.stderr
+    assert {"numbers: y": "no difference"}.items() <= {
+        figure["name"]: figure["change"] for figure in given.result["models"][0]["figures"]
+    }.items()
+
+
 def test_a_search_for_the_node_at_fault_goes_past_the_librarys_operator(place: Path) -> None:
     proto = onnx.load(place / "my_model.onnx")
     proto.graph.node[1].op_type = "Mul"
@@ -112,6 +123,8 @@ def test_inspect_imports_the_python_file_that_registers_the_operator(convkit: Co
         (("inspect", "model.plan", "--custom-ops", "libops.so"), "custom-ops.target"),
         (("check", "models", "--custom-ops", "libops.so"), "usage.together"),
         (("compare", "models", "models", "--custom-ops", "libops.so"), "usage.together"),
+        (("report", "models", "--custom-ops", "libops.so"), "usage.together"),
+        (("report", "models", "--remeasure", "--custom-ops", "operators.py"), "custom-ops.source"),
     ],
 )
 def test_a_file_that_nothing_would_load_is_refused(
