@@ -334,17 +334,14 @@ def _is_settled(tiny: Tiny) -> bool:
 
 
 def _enliven(module: Any) -> None:
-    """Draw the weights anew, so that every layer hands on about as much as it gets.
-
-    Twice as much for convolutions, of which a ReLU drops half (He et al., 2015).
-    """
+    """Draw the weights anew, so that every layer hands on about as much as it gets (LeCun et al., 1998)."""
     import torch
 
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.dim() > 1:
-                parameter.normal_(std=((2 if parameter.dim() > 2 else 1) / parameter[0].numel()) ** 0.5)
+                parameter.normal_(std=parameter[0].numel() ** -0.5)
 
 
 def _run(module: Any, inputs: list[Tensor], number: int) -> list[Any]:
