@@ -102,11 +102,8 @@ def make(name: str) -> Tiny:
             _refuse_large(size)
             torch.manual_seed(0)
             tiny = _with_interface(kind(config).eval())
-            torch.manual_seed(0)
-            fresh = kind(config).eval()  # one that has run may have hooks that no pickle takes
-            if not _is_settled(tiny):
-                _enliven(fresh)
-            return tiny._replace(module=fresh)
+            gain = next((gain for gain in _GAINS if _is_settled(_drawn(kind, config, gain), tiny.inputs)), 0.0)
+            return tiny._replace(module=_drawn(kind, config, gain))  # one that has run may have hooks
         except Exception as error:  # noqa: BLE001 - whatever a configuration that makes no sense runs into
             reasons.append(f"{type(error).__name__}: {' '.join(str(error).split())[:120]}")
     raise NotTinyError("; ".join(dict.fromkeys(reasons)))
@@ -318,30 +315,38 @@ def _require_defined(module: Any, inputs: list[Tensor], answers: list[Any]) -> N
             raise NotTinyError("its answers on these inputs depend on the implementation of attention")
 
 
-def _is_settled(tiny: Tiny) -> bool:
+_GAINS = (0.0, 1.0, 2.0)
+
+
+def _drawn(kind: Any, config: Any, gain: float) -> Any:
+    """Make a network; with a gain, draw its weights anew so that every layer hands on so much of what it gets.
+
+    1 keeps the variance (LeCun et al., 1998), 2 does behind a ReLU (He et al., 2015).
+    """
+    import torch
+
+    torch.manual_seed(0)
+    module = kind(config).eval()
+    with torch.no_grad():
+        for parameter in module.parameters() if gain else ():
+            if parameter.dim() > 1:
+                parameter.normal_(std=(gain / parameter[0].numel()) ** 0.5)
+    return module
+
+
+def _is_settled(module: Any, inputs: list[Tensor]) -> bool:
     """Tell whether a network of images gives the same in float64, and is not left to how numbers are rounded.
 
     As they are drawn, weights may let an image fade on its way, so that it is chosen among scores that are all alike.
     """
-    if all(tensor.data_type != "float" for tensor in tiny.inputs):
+    if all(tensor.data_type != "float" for tensor in inputs):
         return True
     try:
-        usual, exact = _run(tiny.module, tiny.inputs, 0), _run(tiny.module.double(), tiny.inputs, 0)
+        usual, exact = _run(module, inputs, 0), _run(module.double(), inputs, 0)
     except RuntimeError:  # it has float32 written into it
         return True
     pairs = [(one.double(), other.double()) for one, other in zip(usual, exact, strict=True)]
     return all(one.allclose(other, rtol=1e-2, atol=1e-3) for one, other in pairs)
-
-
-def _enliven(module: Any) -> None:
-    """Draw the weights anew, so that every layer hands on about as much as it gets (LeCun et al., 1998)."""
-    import torch
-
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(std=parameter[0].numel() ** -0.5)
 
 
 def _run(module: Any, inputs: list[Tensor], number: int) -> list[Any]:
