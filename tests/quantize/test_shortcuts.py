@@ -10,9 +10,14 @@ import onnx
 import pytest
 from sources.onnx_files import node
 
+from convkit.graph.model import load_model, save_model
+from convkit.graph.present import interface_of
 from convkit.graph.quant_profile import Rewrite
+from convkit.quantize.calibrate import collect_ranges
+from convkit.quantize.static import quantize_static
+from convkit.spec.options import CalibrationMethod
 from convkit.targets.onnxruntime_profile import PROFILE
-from quantize.quantized_graphs import finished, graph, initializers, rewritten, run_as, scale_of, sqnr_db, weight
+from quantize.quantized_graphs import finished, graph, initializers, reads, rewritten, run_as, scale_of, sqnr_db, weight
 
 PLAIN = msgspec.structs.replace(
     PROFILE, rewrites=tuple(each for each in PROFILE.rewrites if each is not Rewrite.JOINED_SHORTCUTS)
@@ -138,3 +143,17 @@ def test_a_sum_that_is_below_zero_on_one_side_is_not_joined() -> None:
     _, known = rewritten(source)
 
     assert known.merged == []
+
+
+def test_a_joined_shortcut_is_named_among_what_is_quantized_and_can_be_given_back() -> None:
+    source = block()
+    model = save_model(source, interface_of(source))
+    ranges = collect_ranges(model, data=None, samples=4)
+    options = {"ranges": ranges, "profile": PROFILE, "method": CalibrationMethod.MINMAX}
+    joined = quantize_static(model, **options)
+    given_back = quantize_static(model, keep=("shortcut",), **options)
+
+    assert set(joined.nodes) == {"first", "narrow", "middle", "branch", "shortcut", "last"}
+    assert set(given_back.nodes) == set(joined.nodes) - {"shortcut"}
+    assert given_back.kept == ("shortcut",)
+    assert reads(load_model(given_back.model), "shortcut")[1] == "w4"
