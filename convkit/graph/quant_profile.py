@@ -98,8 +98,10 @@ class QuantProfile(msgspec.Struct, frozen=True, kw_only=True):
     tables: bool = False
     """Write embedding tables in int8, one scale for each row, and look rows up before they are dequantized."""
     narrow_channels: int = 0
-    """Most channels of a sum that is added up in floating point (`Rewrite.NARROW_SUMS`)."""
-    twice_points: int = 0
+    narrow_points: int = 1
+    """Most channels of a sum, and least points of its image, that is added up in floating point
+    (`Rewrite.NARROW_SUMS`)."""
+    twice_points: int = 1
     """Least points of an image for such a sum to be read twice, half a step apart: a rounding half as coarse."""
     rewrites: tuple[Rewrite, ...] = ()
     """What is done to the graph first."""

@@ -35,8 +35,8 @@ def rewrite(proto: onnx.ModelProto, profile: QuantProfile, known: Known, *, keep
             case Rewrite.JOINED_SHORTCUTS:
                 join_shortcuts(proto, known, keep=keep)
             case Rewrite.NARROW_SUMS:
-                channels, points = profile.narrow_channels, profile.twice_points
-                sum_in_float(proto, known, channels=channels, points=points, keep=keep)
+                channels, points = profile.narrow_channels, profile.narrow_points
+                sum_in_float(proto, known, channels=channels, points=points, twice=profile.twice_points, keep=keep)
             case Rewrite.PRODUCT_WITH_BIAS:
                 _products_with_bias(proto, keep)
             case Rewrite.SUM_BEFORE_NORM:

@@ -23,18 +23,21 @@ if TYPE_CHECKING:
     from convkit.quantize.constants import Array
 
 
-def sum_in_float(proto: onnx.ModelProto, known: Known, *, channels: int, points: int, keep: frozenset[str]) -> None:
+def sum_in_float(
+    proto: onnx.ModelProto, known: Known, *, channels: int, points: int, twice: int, keep: frozenset[str]
+) -> None:
     """Let narrow sums be added up in floating point, and be read twice where they are large.
 
     Args:
         proto: nodes in topological order, and named; it is changed.
         known: the ranges of its activations; it is told of those that are new.
         channels: most channels of a sum.
-        points: least points of an image for it to be read twice.
+        points: least points of an image.
+        twice: least points of an image for it to be read twice.
         keep: names of nodes that stay as they are.
     """
     graph = proto.graph
-    streams = _Streams(proto, known, channels)
+    streams = _Streams(proto, known, channels, points)
     if not streams.added:
         return
     draft = Draft(graph)
@@ -45,7 +48,7 @@ def sum_in_float(proto: onnx.ModelProto, known: Known, *, channels: int, points:
             draft.nodes.append(node)
         elif node.output[0] in streams.added and known.range(read) is not None:
             writer.product(node)
-        elif read in streams.added and streams.size(read) >= points and known.range(read) is not None:
+        elif read in streams.added and streams.size(read) >= twice and known.range(read) is not None:
             writer.twice(node)
         else:
             draft.nodes.append(node)
@@ -55,14 +58,14 @@ def sum_in_float(proto: onnx.ModelProto, known: Known, *, channels: int, points:
 class _Streams:
     """The narrow sums of a graph, and what is added up in them."""
 
-    def __init__(self, proto: onnx.ModelProto, known: Known, channels: int) -> None:
+    def __init__(self, proto: onnx.ModelProto, known: Known, channels: int, points: int) -> None:
         self.constants = known.constants(proto.graph)
         self.dims: dict[str, Dims] = dims_of(proto)
         self.added: set[str] = set()
         narrow: set[str] = set()
         for node in proto.graph.node:
             if is_pointwise(node, self.constants):
-                if (self.constants.shape(node.input[1]) or (0,))[0] <= channels and self.size(node.output[0]):
+                if (self.constants.shape(node.input[1]) or (0,))[0] <= channels and self.size(node.output[0]) >= points:
                     narrow.add(node.output[0])
             elif node.op_type == "Add" and narrow.issuperset(node.input):
                 narrow.add(node.output[0])

@@ -100,13 +100,15 @@ def test_the_weights_of_the_second_reading_take_what_rounding_the_first_leaves()
 
 
 def test_a_small_image_is_read_once() -> None:
-    result, known = rewritten(blocks(size=16))
+    result, known = rewritten(blocks(size=24))
 
     assert operators(result).count("Gemm") == 3
     assert not known.tied
 
 
-@pytest.mark.parametrize("source", [blocks(narrow=48), blocks(size="height")], ids=["wide", "of unknown size"])
+@pytest.mark.parametrize(
+    "source", [blocks(narrow=48), blocks(size=16), blocks(size="height")], ids=["wide", "small", "of unknown size"]
+)
 def test_other_sums_stay_as_they_are(source: onnx.ModelProto) -> None:
     result, known = rewritten(source)
 
