@@ -244,8 +244,7 @@ def depthwise(outcomes: Mapping[str, Mapping[str, Outcome]]) -> str:
     ]
     cells = [[name, top1(each), lost(each), work(each), counted(each)] for name, each in rows]
     heading = ["INT8 for ONNX Runtime", "top-1", "lost", "low-precision work", "convolutions in INT8"]
-    said = f"{DEPTHWISE}. Projections onto narrow sums are matrix products in INT8; they are not counted."
-    return f"## {DEPTHWISE_TITLE}\n\n{said}\n\n{table(heading, cells)}"
+    return f"## {DEPTHWISE_TITLE}\n\n{DEPTHWISE}.\n\n{table(heading, cells)}"
 
 
 def budgets(found: Found, old: Mapping[str, str]) -> str:
