@@ -12,7 +12,7 @@ from convkit.pipeline.extensions import libraries
 if TYPE_CHECKING:
     import onnx
 
-_KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training")
+_KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview", "ai.onnx.preview.training")
 _OF_ONNXRUNTIME = "com.microsoft"
 """How the names of ONNX Runtime's own domains begin."""
 _UNKNOWN = re.compile(
