@@ -44,10 +44,14 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class Lasting(Worker):
     """A worker that outlives a conversion."""
 
+    def kill(self) -> None:
+        """Leave it to `end`."""
+
     def stop(self) -> None:
         """Leave it to `end`."""
 
     def end(self) -> None:
+        super().kill()
         super().stop()
 
     def has_ended(self) -> bool:
