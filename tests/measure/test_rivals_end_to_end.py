@@ -22,7 +22,9 @@ def test_a_full_measurement_has_a_column_and_a_row_for_each_rival(tmp_path: Path
     convkit = Command(tmp_path / "cache")
     convkit.cache.mkdir()
 
-    done = convkit("convert", CNN.folder, "--trust", "-o", tmp_path / "models", "--name", "cnn", "--measure", "full", "--json")
+    done = convkit(
+        "convert", CNN.folder, "--trust", "-o", tmp_path / "models", "--name", "cnn", "--measure", "full", "--json"
+    )
 
     assert done.exit_status == 0, done.stderr
     records = tmp_path / "models" / "cnn" / "1" / "convkit"
