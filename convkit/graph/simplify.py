@@ -52,7 +52,7 @@ class Simplified(msgspec.Struct, frozen=True, kw_only=True):
     """What each simplifier of the chain did, a sentence each."""
 
 
-@step(version=1, stage="simplify", title="Simplify the graph", needs="onnx", libraries=("onnxsim", "onnxslim"))
+@step(version=2, stage="simplify", title="Simplify the graph", needs="onnx", libraries=("onnxsim", "onnxslim"))
 def simplify(model: Model, *, chain: tuple[Simplifier, ...]) -> Simplified:
     """Simplify an ONNX model, and never hand on a larger one.
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import onnx
 
 
-@step(version=1, stage="source", title="Export TensorFlow to ONNX", needs="tensorflow", libraries=("tf2onnx",))
+@step(version=2, stage="source", title="Export TensorFlow to ONNX", needs="tensorflow", libraries=("tf2onnx",))
 def export_saved_model(
     source: Artifact, *, folder: str, metadata: Metadata | None, options: ExportOptions, samples: Artifact | None
 ) -> Exported:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import onnx
 
 
-@step(version=1, stage="source", title="Export PyTorch to ONNX", needs="torch")
+@step(version=2, stage="source", title="Export PyTorch to ONNX", needs="torch")
 def export_torch(
     source: TorchSource, *, metadata: Metadata, options: ExportOptions, samples: Artifact | None
 ) -> Exported:

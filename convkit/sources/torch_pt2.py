@@ -19,7 +19,7 @@ from convkit.spec.options import ExportOptions
 from convkit.spec.tensor import Interface
 
 
-@step(version=1, stage="source", title="Export the program to ONNX", needs="torch")
+@step(version=2, stage="source", title="Export the program to ONNX", needs="torch")
 def export_pt2(
     source: TorchSource, *, metadata: Metadata | None, options: ExportOptions, samples: Artifact | None
 ) -> Exported:
