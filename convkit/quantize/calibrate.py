@@ -70,7 +70,7 @@ def collect_ranges(model: Model, *, data: Artifact | None, samples: int) -> Rang
     try:
         for portion in _portions(rows, size, first_row=done):
             events.progress(done, samples, "samples")
-            while len(waiting) >= 2 * abreast:
+            while len(waiting) > abreast:
                 tally.add(waiting.popleft().result())
             waiting.append(pool.submit(probe.look, portion.inputs, first_row=portion.first_row))
             done += portion.rows
