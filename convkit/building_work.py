@@ -11,6 +11,7 @@ import msgspec
 from convkit.errors import InputError, MissingError, UsageError
 from convkit.pipeline.artifact import digest_file, read_record
 from convkit.serving.engine_files import file_for
+from convkit.serving.holding import told
 from convkit.serving.layout import is_model, numbered
 from convkit.serving.manifest import results
 from convkit.serving.publish import CONFIG, MANIFEST, PENDING, RECORDS
@@ -84,15 +85,18 @@ def find_models(path: Path) -> tuple[Path, list[Path]]:
     """Return the repository, and the models in it that are to be looked at.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or it cannot be read.
+        MissingError: its disk fails.
     """
-    if not path.is_dir():
-        raise InputError(
-            f"{path} is no folder", hint="name a model repository, or one model in it", code="repository.missing"
-        )
-    if is_model(path):
-        return path.absolute().parent, [path.absolute()]
-    return path.absolute(), sorted(child for child in path.absolute().iterdir() if child.is_dir() and is_model(child))
+    whole = path.absolute()
+    with told(whole):
+        if not whole.is_dir():
+            raise InputError(
+                f"{path} is no folder", hint="name a model repository, or one model in it", code="repository.missing"
+            )
+        if is_model(whole):
+            return whole.parent, [whole]
+        return whole, sorted(child for child in whole.iterdir() if child.is_dir() and is_model(child))
 
 
 def find_tasks(models: Iterable[Path], target: Path, *, everything: bool) -> list[Task]:
@@ -104,9 +108,14 @@ def find_tasks(models: Iterable[Path], target: Path, *, everything: bool) -> lis
         everything: live versions too, besides those that are pending.
 
     Raises:
-        InputError: a build.json is damaged.
+        InputError: a build.json is damaged, or a model's folder cannot be read.
+        MissingError: its disk fails.
     """
-    return [task for model in models for task in _tasks_of(model, target, everything=everything)]
+    found: list[Task] = []
+    for model in models:
+        with told(model.parent):
+            found += _tasks_of(model, target, everything=everything)
+    return found
 
 
 def find_again(task: Task) -> Task | None:

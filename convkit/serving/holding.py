@@ -74,7 +74,7 @@ def told(repository: Path) -> Iterator[None]:
         if error.errno in _NO_ACCESS:
             raise InputError(
                 f"the repository {repository} cannot be used: {error.strerror}: {where}",
-                hint="name a folder that can be written with --output",
+                hint="see to its permissions, or name a folder that can be written (--output; build: --into)",
                 code="repository.unusable",
             ) from error
         raise MissingError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import shutil
 import signal
@@ -52,12 +53,14 @@ def compile_torch(
     """Compile the module for the shapes of the first case of `inputs`, and run it once."""
     started, problem = time.perf_counter(), None
     try:
+        importlib.import_module("torch._inductor.compile_fx")  # before its time runs: half an import breaks torch
         with _no_longer_than(LONGEST_S):
             _compiled(source, metadata, options, inputs)()
-    except (RuntimeError, OSError) as error:  # the compiler's own errors, and TimeoutError
-        late = time.perf_counter() - started >= LONGEST_S
+    except _TooLongError:
+        problem = f"it takes longer than {LONGEST_S:g} s"
+    except (RuntimeError, OSError, ImportError) as error:  # the compiler's own
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        problem = f"it takes longer than {LONGEST_S:g} s" if late else " ".join(lines[:2]) or type(error).__name__
+        problem = " ".join(lines[:2]) or type(error).__name__
     return CompiledByTorch(seconds=time.perf_counter() - started, problem=problem)
 
 
@@ -89,15 +92,19 @@ def _compiled(source: TorchSource, metadata: Metadata, options: ExportOptions, i
     return _kept[key]
 
 
+class _TooLongError(BaseException):
+    """Its time is over. No Exception: importlib takes an OSError for a missing file, and torch goes on after others."""
+
+
 @contextlib.contextmanager
 def _no_longer_than(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in what is done within, once so many seconds are over.
+    """Raise _TooLongError in what is done within, once so many seconds are over.
 
     Again every second until it has ended: what is raised while an object is taken down, Python passes over.
     """
 
     def end(*_: object) -> None:
-        raise TimeoutError
+        raise _TooLongError
 
     before = signal.signal(signal.SIGALRM, end)
     signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_S)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from convkit.errors import InputError
+from convkit.errors import InputError, MissingError
 from convkit.graph.work import NodeWork
 from convkit.pipeline.artifact import digest_file
 from convkit.pipeline.cache import write_atomically
@@ -134,12 +134,19 @@ def read_build_plan(path: Path) -> BuildPlan:
 
     Raises:
         InputError: it is missing, no such document, of another schema, or names files outside its folder.
+        MissingError: its disk fails.
     """
     try:
         with path.open("rb") as stream:
             data = stream.read(_MOST_BYTES + 1)
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         raise _refused(path, f"cannot be read: {error.strerror}", "name a folder that convkit prepared") from error
+    except OSError as error:
+        raise MissingError(
+            f"{path} cannot be read: {error.strerror or error}",
+            hint="see to the disk or the mount, and run the same command again",
+            code="build.disk",
+        ) from error
     try:
         schema = msgspec.json.decode(data, type=_Head).schema
         if schema != SCHEMA:

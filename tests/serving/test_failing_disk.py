@@ -22,7 +22,7 @@ from serving.system_calls import Ended, How, fail_at, supervised
 
 from convkit.building_engine import Finished
 from convkit.building_publish import publish_engine
-from convkit.building_work import find_tasks
+from convkit.building_work import find_models, find_tasks
 from convkit.conversion import convert
 from convkit.pipeline.artifact import gather
 from convkit.pipeline.cache import Cache
@@ -235,8 +235,10 @@ def build(repository: Path, tmp_path: Path) -> Trial:
     run: Any = SimpleNamespace(account=lambda *_: contextlib.nullcontext())
 
     def act() -> None:
-        [task] = find_tasks([repository / "live"], repository, everything=False)
-        publish_engine(run, task, HERE, Finished(engines[0], reports[0], False), None)
+        _, models = find_models(repository / "live")
+        [task] = find_tasks(models, repository, everything=False)
+        made = None if task.standing(HERE) else Finished(engines[0], reports[0], False)
+        publish_engine(run, task, HERE, made, None)
 
     def again() -> None:
         if pending.exists():
