@@ -198,6 +198,11 @@ def a_server(image: Image) -> Path:
     return notes
 
 
+def words_of(process: int) -> list[str]:
+    """Return the command line of a process."""
+    return Path(f"/proc/{process}/cmdline").read_text(encoding="utf-8").split("\0")
+
+
 def test_without_a_gpu_the_server_is_not_started_and_what_is_missing_is_said(server: Image) -> None:
     notes = a_server(server)
 
@@ -218,9 +223,8 @@ def test_where_nothing_is_pending_the_server_takes_the_place_of_convkit_and_is_t
 
     process = server.start(ENTRY)
     deadline = time.monotonic() + 60
-    while not notes.exists() and process.poll() is None and time.monotonic() < deadline:
+    while "sleep" not in (command := words_of(process.pid)) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
-    command = Path(f"/proc/{process.pid}/cmdline").read_text(encoding="utf-8").split("\0")
     process.terminate()
     process.communicate(timeout=60)
 
