@@ -22,7 +22,7 @@ from convkit.spec.options import ExportOptions, LimitOptions, Simplifier
 from convkit.spec.tensor import Interface
 from pipeline.greedy_steps import run_often, run_stubbornly
 
-SHORT = Limits(memory_bytes=1 << 34, memory_from="for a test", run_seconds=0.5)
+SHORT = Limits(memory_bytes=1 << 34, memory_from="for a test", run_seconds=1.5)
 FOR_EVER = 4 * 10**11
 AS_IT_IS: dict[str, Any] = {
     "file": "net.onnx",
@@ -48,7 +48,7 @@ def test_a_graph_that_loops_for_ever_is_ended_and_its_worker_lives_on(cache: Cac
 
     error = failed.value
     assert (error.code, error.stage, error.exit_status) == ("worker.run-limit", "source", ExitStatus.STEP_FAILED)
-    assert error.message.startswith("the model on the inputs x [1, 4]: not done after 0.5 s")
+    assert error.message.startswith("the model on the inputs x [1, 4]: not done after 1.5 s")
     assert "--time-limit" in error.hint
 
 
@@ -57,7 +57,7 @@ def test_a_run_that_cannot_be_ended_from_within_takes_its_worker_along(cache: Ca
         run(run_stubbornly, seconds=60.0)
 
     assert (failed.value.code, failed.value.stage) == ("worker.run-limit", "measure")
-    assert failed.value.message.startswith("a stubborn model: not done after 0.5 s")
+    assert failed.value.message.startswith("a stubborn model: not done after 1.5 s")
 
 
 def test_a_step_of_many_runs_may_take_longer_than_one_run(cache: Cache) -> None:

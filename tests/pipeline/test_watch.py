@@ -103,19 +103,19 @@ def test_a_mapped_file_takes_no_memory(cache: Cache, tmp_path: Path) -> None:
 
 
 def test_a_step_that_takes_too_long_is_told_with_the_limit_and_its_last_words(cache: Cache) -> None:
-    with running(cache, limited(time="0.5s")) as run, pytest.raises(StepError) as failed:
+    with running(cache, limited(time="2s")) as run, pytest.raises(StepError) as failed:
         run(dawdle, seconds=60.0)
 
     assert (failed.value.code, failed.value.exit_status) == ("worker.time-limit", ExitStatus.STEP_FAILED)
-    assert failed.value.message.startswith("Dawdle: the worker was ended after 0.5 s")
+    assert failed.value.message.startswith("Dawdle: the worker was ended after 2 s")
     assert "what it was doing" in failed.value.message
     assert "--time-limit" in failed.value.hint
 
 
 def test_each_step_has_the_time_for_itself(cache: Cache) -> None:
-    with running(cache, limited(time="3s")) as run:
-        run(dawdle, seconds=1.6)
-        run(dawdle, seconds=1.7)
+    with running(cache, limited(time="5s")) as run:
+        run(dawdle, seconds=2.6)
+        run(dawdle, seconds=2.7)
 
 
 def test_limits_change_no_key(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
