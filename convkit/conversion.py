@@ -49,6 +49,7 @@ from convkit.serving.records import expected_files
 from convkit.serving.signature import SIGNATURE, Signer
 from convkit.serving.triton_model import same_interface, triton_files, write_warmup
 from convkit.sources.exported import Exported
+from convkit.sources.places import naming_places
 from convkit.spec.options import CheckOptions, Precision
 from convkit.targets.target import Compiled, Job, fitted
 from convkit.timing import time_models
@@ -160,7 +161,8 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     if target.emulated and evaluation is not None and (most := request.accuracy.max_drop_points) is not None:
         gate, files = evaluation.gate(most)
         job = msgspec.structs.replace(job, accuracy=gate, evaluation=files)
-    compiled = target.compile(run, final, job)
+    with naming_places(exported.places):
+        compiled = target.compile(run, final, job)
     dossier.compiled = compiled
     if compiled.answers is not None:
         built = held(compiled.answers)
