@@ -30,9 +30,9 @@ from convkit.report.document import Report, Status
 from convkit.serving.builder_lock import only_builder
 from convkit.serving.holding import locked, told
 from convkit.serving.layout import numbered
-from convkit.serving.publish import CONFIG
+from convkit.serving.publish import CONFIG, MANIFEST, RECORDS
 from convkit.serving.put import read_if_there
-from convkit.serving.signature import Signer
+from convkit.serving.signature import SIGNATURE, Signer
 from convkit.serving.surroundings import take_over
 from convkit.spec.options import LimitOptions, MeasureMode
 from convkit.targets.engine_records import find_standing
@@ -65,7 +65,8 @@ def build(
         into: make a ready repository here, and leave the first as it is: it may be read-only.
         observer: is told what happens.
         cache: where results are remembered; by default this user's.
-        sign: a private key (PEM, Ed25519) with which the engines' manifests are signed.
+        sign: a private key (PEM, Ed25519) with which the engines' manifests are signed; with `everything` also those
+            of engines that stand already.
         limits: what the workers may take.
         eval_data: the evaluation data of an engine whose accuracy is to be judged, where they were too large to lie
             beside it: the same files as when it was prepared.
@@ -107,11 +108,11 @@ def build(
     telling = _Telling(observer) if len(to_do) > 1 else None
     with Runner(cache or Cache(default_root()), telling or observer, limits=allowed) as run:
         for task in tasks:
-            if task.inputs in evaluations:
+            if task.inputs in evaluations or _lacks_signature(task, signer):
                 if telling is not None:
                     telling.about = _name(task)
                 with _named(task):
-                    reports.append(_see_to(run, task, here, evaluations[task.inputs], signer, measure))
+                    reports.append(_see_to(run, task, here, evaluations.get(task.inputs), signer, measure))
             else:
                 reports.append(_unchanged(task))
     return tuple(reports)
@@ -133,7 +134,8 @@ def _see_to(
 
     with only_builder(task.target, task.source.name, tell):
         now = find_again(task)
-        if now is not None and not now.pending_here and now.standing(here) is not None:
+        stands = now is not None and not now.pending_here and now.standing(here) is not None
+        if now is not None and stands and not _lacks_signature(now, signer):
             return _unchanged(now)
         if now is None:
             require_buildable(task, here)  # says which file is gone
@@ -143,6 +145,14 @@ def _see_to(
             return publish_engine(run, now, here, None, signer)
         made = finish_engine(run, now, here, evaluation, find_refittable(now, here), measure)
         return publish_engine(run, now, here, made, signer)
+
+
+def _lacks_signature(task: Task, signer: Signer | None) -> bool:
+    """Tell whether an engine that stands is to be put in place again for the sake of its manifest's signature."""
+    if signer is None:
+        return False
+    manifest = read_if_there(task.place / RECORDS / MANIFEST)
+    return manifest is not None and read_if_there(task.place / RECORDS / SIGNATURE) != signer.sign(manifest)
 
 
 class _Telling:

@@ -54,3 +54,22 @@ def test_an_engine_is_signed_as_it_is_built(
     check = on(L4).command("check", repository, "--verify-key", public(key), "--json")
     assert check.exit_status == 0, check.stdout
     assert (repository / "scaled" / "1" / "convkit" / "manifest.dsse.json").is_file()
+
+
+def test_an_engine_that_stands_is_signed_without_being_built_again(
+    repository: Path, on: Callable[[Machine], Container], tmp_path: Path
+) -> None:
+    key, container = make_key(tmp_path / "key.pem"), on(L4)
+    assert container.command("build", repository).exit_status == 0
+    [engine] = repository.glob("*/1/model.plan")
+    built = engine.read_bytes()
+    no_more = {"STAND_IN_WRONG": "run"}  # an engine that is built now fails its check
+
+    signing = ("build", repository, "--all", "--sign", key, "--json")
+    signed, again = (container.command(*signing, variables=no_more) for _ in range(2))
+
+    assert [outcome.exit_status for outcome in (signed, again)] == [0, 0]
+    assert [outcome.result["results"][0]["status"] for outcome in (signed, again)] == ["ok", "unchanged"]
+    assert engine.read_bytes() == built
+    check = container.command("check", repository, "--verify-key", public(key), "--json")
+    assert check.exit_status == 0, check.stdout
