@@ -35,3 +35,5 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     """Wire name to the file's own name, where an ONNX source calls an input otherwise."""
     matched: tuple[str, ...] = ()
     """Sentences on how names of config.txt were matched to tensors where that was not plain."""
+    places: dict[str, str] = {}
+    """Node name to where it comes from, such as ``in layers.3 (Attention), net.py, line 12``; only what is known."""

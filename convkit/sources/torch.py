@@ -15,6 +15,7 @@ from convkit.pipeline.step import observation, step
 from convkit.pipeline.stopwatch import Timing, time_calls
 from convkit.sources.answers import Questions, answer_all
 from convkit.sources.exported import Exported
+from convkit.sources.places import places_of
 from convkit.sources.torch_call import Call, answer, how_to_call
 from convkit.sources.torch_cuda import cuda_device, time_moved
 from convkit.sources.torch_doubt import disagreement, random_node, same
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import onnx
 
 
-@step(version=2, stage="source", title="Export PyTorch to ONNX", needs="torch")
+@step(version=3, stage="source", title="Export PyTorch to ONNX", needs="torch")
 def export_torch(
     source: TorchSource, *, metadata: Metadata, options: ExportOptions, samples: Artifact | None
 ) -> Exported:
@@ -62,6 +63,7 @@ def export_torch(
         )
     inputs = _graph_inputs(proto, wanted, call)
     outputs = [value.name for value in proto.graph.output]
+    places = places_of(proto)
     proto, interface = present(keep_zeros(proto), wanted, inputs=inputs, outputs=outputs)
     return Exported(
         model=save_model(proto, interface),
@@ -70,6 +72,7 @@ def export_torch(
         framework=f"torch {torch.__version__.partition('+')[0]}",
         exporter=road,
         parameters=sum(parameter.numel() for parameter in module.parameters()) or take_census(proto).parameters,
+        places=places,
     )
 
 

@@ -11,6 +11,7 @@ from convkit.pipeline.step import observation, step
 from convkit.pipeline.stopwatch import Timing, time_calls
 from convkit.sources.answers import Questions, answer_all
 from convkit.sources.exported import Exported
+from convkit.sources.places import places_of
 from convkit.sources.torch_export import DEFAULT_OPSET, PROGRAM, failing
 from convkit.sources.torch_module import TorchSource, load_program
 from convkit.sources.torch_program import read_program
@@ -19,7 +20,7 @@ from convkit.spec.options import ExportOptions
 from convkit.spec.tensor import Interface
 
 
-@step(version=2, stage="source", title="Export the program to ONNX", needs="torch")
+@step(version=3, stage="source", title="Export the program to ONNX", needs="torch")
 def export_pt2(
     source: TorchSource, *, metadata: Metadata | None, options: ExportOptions, samples: Artifact | None
 ) -> Exported:
@@ -38,6 +39,7 @@ def export_pt2(
     answers = [face.answered(case, program.answer) for case in cases]
     with failing(program.module):
         proto = program.graph(options.opset or DEFAULT_OPSET)
+    places = places_of(proto)
     proto, interface = present(keep_zeros(proto), face.interface, inputs=face.inputs, outputs=face.outputs)
     return Exported(
         model=save_model(proto, interface),
@@ -46,6 +48,7 @@ def export_pt2(
         framework=f"torch {torch.__version__.partition('+')[0]}",
         exporter=PROGRAM,
         parameters=sum(parameter.numel() for parameter in program.exported.parameters()),
+        places=places,
     )
 
 

@@ -42,3 +42,18 @@ def test_a_small_number_that_keeps_a_divisor_from_0_stays(small: str, tmp_path: 
 
     [found] = onnxruntime.InferenceSession(made.model.path).run(None, {"x": np.zeros((2, 3), np.float32)})
     assert (found == 0).all()
+
+
+def test_what_is_split_by_the_batch_is_cut_at_any_batch(tmp_path: Path) -> None:
+    body = (
+        "    def forward(self, x):\n"
+        "        first, second, third = torch.cat([x, 2 * x, 3 * x]).split(x.shape[0])\n"
+        "        return first + second * third\n"
+    )
+    made = exported(folder_of(tmp_path / "net", body, X, Y))
+    checked(made)
+
+    assert made.exporter == DYNAMO
+    rows = np.arange(15, dtype=np.float32).reshape(5, 3)
+    [found] = onnxruntime.InferenceSession(made.model.path).run(None, {"x": rows})
+    np.testing.assert_allclose(found, rows + 6 * rows * rows)

@@ -48,6 +48,8 @@ class Tiny(NamedTuple):
     module: Any
     inputs: list[Tensor]
     outputs: list[Tensor]
+    drawn_again: bool = False
+    """Its weights are not those that its class draws: see `_best_gain`."""
 
 
 class NotTinyError(Exception):
@@ -103,7 +105,8 @@ def make(name: str) -> Tiny:
             torch.manual_seed(0)
             tiny = _with_interface(kind(config).eval())
             gain = _best_gain(kind, config, tiny.inputs)
-            return tiny._replace(module=_drawn(kind, config, gain))  # one that has run may have hooks
+            module = _drawn(kind, config, gain)  # one that has run may have hooks
+            return tiny._replace(module=module, drawn_again=gain > 0)
         except Exception as error:  # noqa: BLE001 - whatever a configuration that makes no sense runs into
             reasons.append(f"{type(error).__name__}: {' '.join(str(error).split())[:120]}")
     raise NotTinyError("; ".join(dict.fromkeys(reasons)))

@@ -43,6 +43,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     free: int = 0
     """Free dimensions of its inputs."""
     operators: int = 0
+    drawn_again: bool = False
+    """Its weights are not those that its class draws."""
     seconds: float = 0.0
 
 
@@ -60,7 +62,8 @@ def convert_class(name: str, folder: Path) -> Outcome:
     except Exception as error:  # noqa: BLE001 - what cannot be saved is no file that anyone has
         return Outcome(name=name, verdict="not tiny", message=f"it cannot be saved: {error}"[:500])
     done = convert_folder(name, folder)
-    return msgspec.structs.replace(done, seconds=round(time.monotonic() - begun, 1))
+    seconds = round(time.monotonic() - begun, 1)
+    return msgspec.structs.replace(done, seconds=seconds, drawn_again=tiny.drawn_again)
 
 
 def write(tiny: Tiny, folder: Path) -> None:
@@ -88,6 +91,7 @@ def convert_folder(name: str, folder: Path) -> Outcome:
     from sources.torch_models import opened
 
     from convkit.graph.simplify import simplify
+    from convkit.sources.places import naming_places
     from convkit.sources.torch import export_torch
     from convkit.sources.torch_module import forget
     from convkit.spec.options import ExportOptions, SimplifyOptions
@@ -108,7 +112,8 @@ def convert_folder(name: str, folder: Path) -> Outcome:
         simple = rewrite(simple) if holds_some(simple.after) else simple
         require_equal(simple.model, made, stage)
         stage = "TensorRT-RTX"
-        refuse(_findings(simple.model), Flavour.TENSORRT_RTX)
+        with naming_places(made.places):
+            refuse(_findings(simple.model), Flavour.TENSORRT_RTX)
     except ConvkitError as error:
         return Outcome(name=name, verdict="refused", stage=stage, message=f"{error.message} [{error.code}]", road=road)
     except Exception:  # noqa: BLE001 - that there is none is what the zoo is to find out
