@@ -24,10 +24,11 @@ from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.stopwatch import Timing
 from convkit.report import statistics
 from convkit.report.assemble import EMULATED, checked, staged
-from convkit.report.document import Caution, Failure, Latency, Report, Role, Status, Subject, read_report
+from convkit.report.document import Caution, Failure, Report, Role, Status, Subject, read_report
 from convkit.report.document import Engine as EngineState
 from convkit.report.engine import engine_inside
 from convkit.report.gates import latency_interval, low_precision, refuse_missed
+from convkit.report.latency import Latency
 from convkit.report.verdict import worsened
 from convkit.spec.options import MeasureMode
 from convkit.targets.build_plan import BuildPlan

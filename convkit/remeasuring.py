@@ -19,6 +19,7 @@ from convkit.graph.model import DATA_FILE, MODEL_FILE, Model, Tensors, load_mode
 from convkit.graph.present import interface_of
 from convkit.measure.compare import Verification, compare_outputs, hold_against
 from convkit.measure.latency import PLANS, measure_latency
+from convkit.measure.waiting import doubt
 from convkit.pipeline.artifact import Artifact, gather, use_index
 from convkit.pipeline.cache import Cache
 from convkit.pipeline.events import Observer, nobody
@@ -51,7 +52,7 @@ from convkit.targets.openvino_model import (
 )
 
 WIDE = 0.1
-"""An interval that reaches further than this share about its middle says too little."""
+"""An interval that reaches further than this share about its middle says too little, waiting for others included."""
 _AGAIN = "final, again"
 
 
@@ -136,7 +137,10 @@ def _is_unsure(model: ModelChanges, after: Report) -> bool:
     final = after.subject(Role.FINAL)
     latency = final.latency if final is not None else None
     same = any(figure.name == "latency" and figure.change is Change.SAME for figure in model.figures)
-    return same and latency is not None and math.sqrt(latency.high_ms / latency.low_ms) - 1 > WIDE
+    if not same or latency is None:
+        return False
+    low = latency.low_ms * (1 - doubt(latency.waited))
+    return math.sqrt(latency.high_ms / low) - 1 > WIDE
 
 
 class _Again:

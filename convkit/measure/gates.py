@@ -2,7 +2,8 @@
 
 What was measured with an interval (latency, speed-up) passes where the whole 95 % interval keeps the limit, fails where
 the whole interval misses it, and is inconclusive where the interval straddles the limit or there were too few rounds
-to trust it. What is counted (size, the numbers' difference) passes or fails.
+to trust it; so is one that would keep or miss the limit had it not waited for processors that others had
+(`convkit.measure.waiting`). What is counted (size, the numbers' difference) passes or fails.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from enum import Enum
 import msgspec
 
 from convkit.measure.compare import OutputDifference
+from convkit.measure.waiting import doubt
 from convkit.spec.options import CheckOptions, GateOptions
 
 _ROUNDING = 1e-9
@@ -50,6 +52,18 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
     high: float
     enough: bool
     """Whether there were rounds enough to trust the interval."""
+    waited: tuple[float | None, float | None] = (None, None)
+    """Shares of time in which something waited that would have made the figure smaller, and larger, had it not."""
+
+    @property
+    def least(self) -> float:
+        """Return how small the figure may be in truth."""
+        return self.low * (1 - doubt(self.waited[0]))
+
+    @property
+    def most(self) -> float:
+        """Return how large the figure may be in truth."""
+        return self.high / (1 - doubt(self.waited[1]))
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,16 +139,16 @@ def _numbers(check: CheckOptions, outputs: tuple[OutputDifference, ...] | None) 
 
 def at_most(limit: float, found: Interval | None) -> Verdict:
     """Judge a figure that must not exceed a limit."""
-    if found is None or not found.enough or found.low <= limit < found.high:
+    if found is None or not found.enough or found.least <= limit < found.most:
         return Verdict.INCONCLUSIVE
-    return Verdict.PASSED if found.high <= limit else Verdict.FAILED
+    return Verdict.PASSED if found.most <= limit else Verdict.FAILED
 
 
 def at_least(limit: float, found: Interval | None) -> Verdict:
     """Judge a figure that must reach a limit."""
-    if found is None or not found.enough or found.low < limit <= found.high:
+    if found is None or not found.enough or found.least < limit <= found.most:
         return Verdict.INCONCLUSIVE
-    return Verdict.PASSED if found.low >= limit else Verdict.FAILED
+    return Verdict.PASSED if found.least >= limit else Verdict.FAILED
 
 
 def _gate(name: str, asked: float, found: Interval | None, verdict: Verdict) -> tuple[Gate, bool]:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from convkit.measure.conditions import Conditions, conditions, look_at_the_machine
-from convkit.measure.ratio import MIN_ROUNDS, Ratio, ratio
+from convkit.measure.ratio import MIN_ROUNDS, ratio
+from convkit.measure.waiting import waited, widened
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.stopwatch import Timing
 from convkit.spec.options import MeasureMode
@@ -103,13 +104,15 @@ def _enough(plan: Plan, labels: Sequence[str], twin: str | None) -> Callable[[Se
         if len(results[0]) < plan.rounds:
             return False
         *others, final = results[1 : len(labels) + 1]
-        ratios = [ratio(other, final) for other in others]
+        pairs = [(other, final) for other in others]
         if twin is not None:
-            ratios.append(ratio(results[1 + labels.index(twin)], results[-1]))
-        return all(_settled(each) for each in ratios)
+            pairs.append((results[1 + labels.index(twin)], results[-1]))
+        return all(_settled(*pair) for pair in pairs)
 
     return enough
 
 
-def _settled(found: Ratio) -> bool:
+def _settled(before: Sequence[Timing], after: Sequence[Timing]) -> bool:
+    """Tell whether going on would change nothing; a neighbour may leave before the time is over."""
+    found = widened(ratio(before, after), waited(before), waited(after))
     return found.reach <= REACH or found.low > 1 + CLEAR or found.high < 1 / (1 + CLEAR)

@@ -1,7 +1,8 @@
 """What changed from one release of a model to the next, by their reports.
 
 The two were measured at different times, so a difference in speed is told with more care than within one report: only
-on the same machine, only where the 95 % intervals of the medians do not overlap, and only above 3 %.
+on the same machine, only where the 95 % intervals of the medians do not overlap, each made as wide as waiting for a
+processor makes it, and only above 3 %.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from enum import Enum
 import msgspec
 
 from convkit.measure.compare import OutputDifference
+from convkit.measure.waiting import doubt
 from convkit.report import units
 from convkit.report.document import Engine, Machine, Report, Role, Subject
+from convkit.report.latency import Latency
+from convkit.report.verdict import busy
 
 SIZE_FROM = 0.01
 """A share by which a file must have grown or shrunk to be called larger or smaller; less is a header's worth."""
@@ -191,12 +195,20 @@ def _latency(before: Report, after: Report) -> Figure:
         return msgspec.structs.replace(figure, why=why)
     if other := _other_machine(before.machine, after.machine):
         return msgspec.structs.replace(figure, why=f"measured on different machines: {other}")
-    apart = old.latency.high_ms < new.latency.low_ms or new.latency.high_ms < old.latency.low_ms
+    apart = _apart(old.latency, new.latency)
     change = _ranked(old.latency.p50_ms, new.latency.p50_ms, share=LATENCY_FROM) if apart else Change.SAME
     why = "measured at different times, not in alternation: less sure than within one report"
     if change is Change.SAME:
         why += f"; intervals {'within 3 %' if apart else 'overlap'}"
+    if said := busy(old.latency.waited, new.latency.waited):
+        why += f"; {said}"
     return msgspec.structs.replace(figure, change=change, why=why)
+
+
+def _apart(one: Latency, other: Latency) -> bool:
+    """Tell whether the intervals of two latencies lie apart, each as low as it may be had no call waited."""
+    first, second = (latency.low_ms * (1 - doubt(latency.waited)) for latency in (one, other))
+    return one.high_ms < second or other.high_ms < first
 
 
 def _other_machine(one: Machine | None, other: Machine | None) -> str:

@@ -19,6 +19,7 @@ from convkit.measure.compare import OutputDifference
 from convkit.measure.conditions import Conditions
 from convkit.measure.gates import Gate, Verdict
 from convkit.report.engine import EngineInside
+from convkit.report.latency import Comparison, Latency
 from convkit.spec.damage import NOT_JSON
 
 
@@ -191,22 +192,6 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     python: str
 
 
-class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """How long one call takes, over all calls of all rounds."""
-
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    mean_ms: float
-    low_ms: float
-    high_ms: float
-    """`low_ms` and `high_ms` bound the 95 % bootstrap interval of the median."""
-    calls: int
-    rounds: int
-    batch: int
-    """Samples in one call."""
-
-
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """One column of the before/after table. None stands for what cannot be told or was not measured."""
 
@@ -231,39 +216,6 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """The runtime whose compiled graph was counted; None: counted from the graph, as it asks for it."""
     emulated: bool = False
     """The engine does not run on this machine; speed and outputs are those of its ONNX graph in ONNX Runtime."""
-
-
-class Finding(Enum):
-    """What a comparison of two speeds has shown."""
-
-    FASTER = "faster"
-    SLOWER = "slower"
-    SAME = "no difference"
-    """None that counts: the whole interval lies closer to 1 than `smallest`."""
-    INCONCLUSIVE = "inconclusive"
-    """The interval reaches from what counts to what does not, or there were too few rounds."""
-
-
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """The speed of two subjects, measured in alternation."""
-
-    before: str
-    after: str
-    """Labels of subjects."""
-    speedup: float
-    """How many times as fast `after` is: above 1 it is faster, below 1 slower."""
-    low: float
-    high: float
-    """`low` and `high` bound the 95 % interval of `speedup`."""
-    rounds: int
-    finding: Finding
-    smallest: float = 0.015
-    """The share from which on a difference counts: more than the machine makes of the same model, measured twice."""
-
-    @property
-    def conclusive(self) -> bool:
-        """Tell whether a difference was found."""
-        return self.finding in (Finding.FASTER, Finding.SLOWER)
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,9 @@ from convkit.graph.work import Work
 from convkit.measure.gates import Found, Gate, Interval, Verdict
 from convkit.measure.ratio import MIN_ROUNDS
 from convkit.report import units
-from convkit.report.document import Comparison, Latency, Subject
+from convkit.report.document import Subject
+from convkit.report.latency import Comparison, Latency
+from convkit.report.verdict import busy
 
 MISSED = (Verdict.FAILED, Verdict.INCONCLUSIVE)
 
@@ -15,13 +17,21 @@ MISSED = (Verdict.FAILED, Verdict.INCONCLUSIVE)
 def latency_interval(latency: Latency) -> Interval:
     """Return a subject's median latency, in ms, as gates are held against it."""
     enough = latency.rounds >= MIN_ROUNDS
-    return Interval(value=latency.p50_ms, low=latency.low_ms, high=latency.high_ms, enough=enough)
+    return Interval(
+        value=latency.p50_ms, low=latency.low_ms, high=latency.high_ms, enough=enough, waited=(latency.waited, None)
+    )
 
 
 def speedup_interval(comparison: Comparison) -> Interval:
     """Return a speed-up as gates are held against it."""
     enough = comparison.rounds >= MIN_ROUNDS
-    return Interval(value=comparison.speedup, low=comparison.low, high=comparison.high, enough=enough)
+    return Interval(
+        value=comparison.speedup,
+        low=comparison.low,
+        high=comparison.high,
+        enough=enough,
+        waited=(comparison.before_waited, comparison.after_waited),
+    )
 
 
 def low_precision(subject: Subject, bits: int) -> float | None:
@@ -86,7 +96,9 @@ def _interval(gate: Gate, measured: Found | None) -> str:
     if interval is None:
         return ""
     few = "" if interval.enough else f", from fewer than {MIN_ROUNDS} rounds"
-    return f" (95% interval {_figure(gate, interval.low)} to {_figure(gate, interval.high)}{few})"
+    unsure = busy(*interval.waited) if gate.verdict is Verdict.INCONCLUSIVE else ""
+    waits = f"; {unsure}" if unsure else ""
+    return f" (95% interval {_figure(gate, interval.low)} to {_figure(gate, interval.high)}{few}{waits})"
 
 
 def _figure(gate: Gate, value: float) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from convkit.measure.conditions import Conditions
 from convkit.report import units
 from convkit.report.document import Report
+from convkit.report.latency import Comparison, Finding
 from convkit.report.section import Section, Table, facts
-from convkit.report.verdict import finding, speedup
+from convkit.report.verdict import busy, finding, speedup
 
 
 def speed_sections(report: Report) -> Iterator[Section]:
@@ -25,7 +26,17 @@ def speed_sections(report: Report) -> Iterator[Section]:
             for comparison in comparisons
         )
         table = Table(columns=("", "speed", "95% interval", "finding"), rows=rows, align="lrrl")
-        yield Section(key="speed", title="Speed", table=table)
+        yield Section(key="speed", title="Speed", lines=tuple(_doubtful(comparisons)), table=table)
+
+
+def _doubtful(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Say why comparisons are inconclusive, where that is because others had the processors."""
+    unsure = [comparison for comparison in comparisons if comparison.finding is Finding.INCONCLUSIVE]
+    if said := busy(*(share for each in unsure for share in (each.before_waited, each.after_waited))):
+        yield (
+            f"{said[0].upper()}{said[1:]}, which may hide a difference or feign one; measure with --measure full while "
+            "nothing else runs."
+        )
 
 
 def machine_sections(report: Report) -> Iterator[Section]:
@@ -42,10 +53,16 @@ def machine_sections(report: Report) -> Iterator[Section]:
             ("system", machine.os),
             ("Python", machine.python),
             *_meanwhile(report.conditions),
+            ("waited for a processor", _waited(report)),
             ("libraries", libraries),
         )
     if table.rows:
         yield Section(key="machine", title="Machine and libraries", table=table, detail=True)
+
+
+def _waited(report: Report) -> str | None:
+    shares = [each.latency.waited for each in report.subjects if each.latency and each.latency.waited is not None]
+    return f"up to {100 * max(shares):.2g} % of the time of timed calls" if shares else None
 
 
 def _meanwhile(conditions: Conditions | None) -> Iterator[tuple[str, str | None]]:

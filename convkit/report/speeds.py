@@ -7,7 +7,7 @@ import functools
 from convkit.measure.latency import PLANS, REACH, Measurement
 from convkit.pipeline.allowance import threads
 from convkit.report import statistics
-from convkit.report.document import Comparison, Latency
+from convkit.report.latency import Comparison, Latency
 from convkit.spec.options import MeasureMode
 
 AGAIN = ", again"

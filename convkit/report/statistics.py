@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 
 from convkit.measure.latency import SMALLEST
 from convkit.measure.ratio import LEVEL, MIN_ROUNDS, Ratio, ratio
+from convkit.measure.waiting import waited, widened
 from convkit.pipeline.stopwatch import Timing
-from convkit.report.document import Comparison, Finding, Latency
+from convkit.report.latency import Comparison, Finding, Latency
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,6 +64,7 @@ def latency(rounds: Sequence[Timing], *, batch: int) -> Latency:
         calls=len(calls),
         rounds=len(rounds),
         batch=batch,
+        waited=waited(rounds),
     )
 
 
@@ -84,14 +86,15 @@ def compare(
     """Compare two contenders that were measured in alternation, round i of one beside round i of the other.
 
     A difference is found where the whole interval of `ratio` lies beyond `smallest`, and none where the whole of it
-    lies within.
+    lies within. It is judged as wide as waiting for processors that others had makes it (`convkit.measure.waiting`),
+    and told as it was measured.
 
     Args:
         before, after: the same number of rounds, each with at least one call.
         labels: of `before` and of `after`, as the report's subjects are called.
         smallest: the share from which on a difference counts.
     """
-    found = ratio(before, after)
+    found, before_waited, after_waited = ratio(before, after), waited(before), waited(after)
     return Comparison(
         before=labels[0],
         after=labels[1],
@@ -99,8 +102,10 @@ def compare(
         low=found.low,
         high=found.high,
         rounds=found.rounds,
-        finding=_finding(found, smallest),
+        finding=_finding(widened(found, before_waited, after_waited), smallest),
         smallest=smallest,
+        before_waited=before_waited,
+        after_waited=after_waited,
     )
 
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from convkit.measure.accuracy import TaskAccuracy
 from convkit.measure.compare import OutputDifference
 from convkit.measure.ratio import MIN_ROUNDS
+from convkit.measure.waiting import doubt
 from convkit.report import units
-from convkit.report.document import Accuracy, Check, Comparison, Finding, Report, Role, Subject
+from convkit.report.document import Accuracy, Check, Report, Role, Subject
+from convkit.report.latency import Comparison, Finding
 from convkit.spec.accuracy import TOP1
 
 _LARGER_FROM = 1.01
@@ -68,6 +70,18 @@ def finding(comparison: Comparison) -> str:
     if comparison.finding is Finding.SAME:
         return f"less than {100 * comparison.smallest:.3g} %"
     return "SLOWER" if comparison.finding is Finding.SLOWER else comparison.finding.value
+
+
+def busy(*waited: float | None) -> str:
+    """Say how long what was timed waited for processors that others had; nothing where that is too little to count.
+
+    Args:
+        waited: shares of time, 0 to 1, of each that was timed.
+    """
+    share = max(map(doubt, waited), default=0.0)
+    if not share:
+        return ""
+    return f"the machine was busy: timed calls waited {100 * share:.2g} % of their time for a processor"
 
 
 def _p50(report: Report, label: str) -> str:

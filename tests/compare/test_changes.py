@@ -11,7 +11,8 @@ import pytest
 from convkit.comparing import Comparison, compare
 from convkit.errors import InputError
 from convkit.report.changes import Change, Figure, compare_reports
-from convkit.report.document import Engine, Latency, Report, to_json
+from convkit.report.document import Engine, Report, to_json
+from convkit.report.latency import Latency
 from tests.report.samples import faster_report
 
 

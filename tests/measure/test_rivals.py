@@ -18,7 +18,8 @@ from convkit.graph.model import Model, save_model, save_tensors
 from convkit.pipeline.cache import Cache
 from convkit.pipeline.runner import Contender, Runner
 from convkit.pipeline.stopwatch import Timing
-from convkit.report.document import Comparison, Finding, Role, Subject
+from convkit.report.document import Role, Subject
+from convkit.report.latency import Comparison, Finding
 from convkit.report.markdown import to_markdown
 from convkit.report.verdict import improved, worsened
 from convkit.rivals import find_rivals

@@ -12,11 +12,8 @@ from convkit.report.document import (
     Calibration,
     Caution,
     Check,
-    Comparison,
     Engine,
     Failure,
-    Finding,
-    Latency,
     Machine,
     OutputDifference,
     Report,
@@ -28,6 +25,7 @@ from convkit.report.document import (
     Subject,
     Verification,
 )
+from convkit.report.latency import Comparison, Finding, Latency
 from convkit.report.verdict import worsened
 
 TORCH, FP32, INT8 = "torch 2.13.0", "ONNX FP32", "ONNX INT8"

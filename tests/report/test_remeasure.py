@@ -17,7 +17,8 @@ from convkit import remeasuring
 from convkit.cli.app import run
 from convkit.errors import InputError
 from convkit.report.changes import Change
-from convkit.report.document import Latency, Report, Role, read_report, to_json
+from convkit.report.document import Report, Role, read_report, to_json
+from convkit.report.latency import Latency
 
 WEIGHTS = np.linspace(-1, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
 

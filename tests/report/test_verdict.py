@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from convkit.report.document import Comparison, Finding, Role, Status
+from convkit.report.document import Role, Status
+from convkit.report.latency import Comparison, Finding
 from convkit.report.verdict import finding, improved, moved, worsened
 from tests.report.samples import FP32, INT8, TORCH, failed_report, faster_report, slower_report, with_verdict
 
