@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from convkit import __version__
-from convkit.beginning import begin_engine
+from convkit.beginning import Beginning
 from convkit.budget import within_budget
 from convkit.choosing import choose
 from convkit.custom_ops import published_libraries, warn_of_place
@@ -125,9 +125,11 @@ def _convert(order: Order, run: Runner, dossier: Dossier) -> Report:
     if caution is not None:
         run.observe(Warned(code="quantize.rarely-pays", message=f"--quantize {precision.value}: {caution}"))
     order.prepare_data(run)
+    beginning = Beginning(order, run)
+    beginning.with_graph()
     exported = order.source.export(run, samples=order.samples, max_opset=order.release.opset)
     dossier.exported = exported
-    begin_engine(order, run, exported)
+    beginning.after_export(exported)
     _require_equal(run, dossier, "as exported", exported.model, Precision.NONE, CheckOptions())
 
     simplified = fitted(target, run, run(simplify, exported.model, chain=request.simplify.chain))

@@ -7,7 +7,7 @@ for the time. So order, messages, errors and results of a run are the same with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from convkit.errors import ConvkitError
@@ -24,9 +24,14 @@ _BARE = 1 << 30
 """Bytes that two workers hold before they read anything."""
 
 
-def has_room(arguments: Mapping[str, Any], limits: Limits) -> bool:
-    """Tell whether a step may work beside another one: there are a processor and memory for both."""
-    size = sum(artifact["bytes"] for artifact in artifacts_in(arguments))
+def has_room(read: Any, limits: Limits) -> bool:
+    """Tell whether a step that reads such data may work beside another: there are a processor and memory for both.
+
+    Args:
+        read: JSON builtins, its arguments for instance.
+        limits: those of the run.
+    """
+    size = sum(artifact["bytes"] for artifact in artifacts_in(read))
     return cores() > 1 and _BARE + _COPIES * size <= limits.memory_bytes
 
 

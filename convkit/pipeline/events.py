@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 import msgspec
@@ -54,6 +55,27 @@ _observer: ContextVar[Observer] = ContextVar("observer", default=nobody)
 def observe(observer: Observer) -> None:
     """Send what `warn` and `progress` report, in this process, to `observer`."""
     _observer.set(observer)
+
+
+@contextlib.contextmanager
+def also_told(observer: Observer) -> Iterator[None]:
+    """Let another observer hear, too, what `warn` and `progress` report meanwhile."""
+    present = _observer.get()
+
+    def both(event: Event) -> None:
+        present(event)
+        observer(event)
+
+    token = _observer.set(both)
+    try:
+        yield
+    finally:
+        _observer.reset(token)
+
+
+def tell(event: Event) -> None:
+    """Report an event as it is."""
+    _observer.get()(event)
 
 
 def warn(code: str, message: str) -> None:

@@ -85,6 +85,7 @@ class Runner:
         self._scratch: Path | None = None
         self._lock: int | None = None
         self._use = cache.in_use()
+        self._before: dict[str, Callable[[], object]] = {}
         self._ahead = Ahead(cache, begin=self._begun, end=self._ended, observe=self.observe)
 
     def __enter__(self) -> Self:
@@ -120,10 +121,13 @@ class Runner:
         arguments = {name: msgspec.to_builtins(value) for name, value in step.bind(*args, **kwargs).items()}
         key = self._key(step, arguments)
         self.libraries.update(_libraries(step))
+        prepare = self._before.pop(step.name, None)
         with self.account(step.stage, step.title) as account:
             begun = self._ahead.claim(key)
             entry = begun or self.cache.load(key)
             if entry is None:
+                if prepare is not None and not self._dry:
+                    prepare()
                 entry = self.cache.store(key, self._run(step, arguments))
             elif begun is None:
                 account.cached = True
@@ -138,8 +142,12 @@ class Runner:
         Nothing happens in a dry run, where the result is remembered, or where the machine has no room for two.
         """
         arguments = {name: msgspec.to_builtins(value) for name, value in step.bind(*args, **kwargs).items()}
-        if not self._dry and has_room(arguments, self.limits):
+        if self.has_room(arguments):
             self._ahead.begin(self._key(step, arguments), step, arguments)
+
+    def has_room(self, read: object) -> bool:
+        """Tell whether a step that reads these data may begin ahead here; never in a dry run."""
+        return not self._dry and has_room(msgspec.to_builtins(read), self.limits)
 
     def ahead(self, step: Step[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
         """Return the result of a step that the pipeline will come to; None: it fails, which is told there.
@@ -149,6 +157,15 @@ class Runner:
         arguments = {name: msgspec.to_builtins(value) for name, value in step.bind(*args, **kwargs).items()}
         entry = None if self._dry else self._ahead.result(self._key(step, arguments), step, arguments)
         return None if entry is None else step.decode_result(entry.result)
+
+    def before(self, step: Step[..., Any], prepare: Callable[[], object]) -> None:
+        """Have something done once it is sure that a step has to run, before it does; in a dry run never.
+
+        Args:
+            step: its next call is meant.
+            prepare: calls `ahead` and `begin`, which tell nothing and raise nothing of what a step raises.
+        """
+        self._before[step.name] = prepare
 
     def meanwhile(self, prepare: Callable[[], object]) -> None:
         """Have something made ready while the run waits for a step that began ahead; where it never does, not at all.

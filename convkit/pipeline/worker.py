@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 
 from convkit.errors import ConvkitError, StepError, error_class
-from convkit.pipeline import events, patience
+from convkit.pipeline import early, events, patience
 from convkit.pipeline.allowance import thread_variables
 from convkit.pipeline.artifact import use_scratch
 from convkit.pipeline.cache import space_in
@@ -291,14 +291,15 @@ def _run(call: Call) -> Reply:
     use_extensions(call.extensions)
     patience.allow(call.run_seconds)
     _peak.reset()
+    early.begin_step(call.scratch)
     try:
         step = find_step(call.step)
         arguments = step.decode_arguments(call.arguments)
         started = time.perf_counter()
         with space_in(Path(call.scratch)):
             result = step.function(**arguments)
-        seconds = time.perf_counter() - started
-        return Returned(result=msgspec.to_builtins(result), seconds=seconds, peak_bytes=_peak.bytes())
+        seconds, peak_bytes = early.end_step(time.perf_counter() - started, _peak.bytes())
+        return Returned(result=msgspec.to_builtins(result), seconds=seconds, peak_bytes=peak_bytes)
     except ConvkitError as error:
         traceback.print_exc()
         return _raised(error)

@@ -11,7 +11,7 @@ import msgspec
 from convkit.errors import MetadataError
 from convkit.graph.census import take_census
 from convkit.graph.external import save_with_data
-from convkit.graph.model import save_tensors
+from convkit.graph.model import Model, save_tensors
 from convkit.graph.present import agreed_interface, interface_of, present, wanted_interface
 from convkit.graph.samples import make_cases
 from convkit.pipeline import events
@@ -93,19 +93,39 @@ def hand_on(
         MetadataError: config.txt's names, types or dims are not the graph's.
     """
     face = face_of(proto, metadata, options)
-    wanted, inputs, outputs = face
-    cases = make_cases(wanted, samples)
+    cases = make_cases(face.interface, samples)
     answers = [face.answered(case, answer) for case in cases]
-    proto, interface = present(finish(proto), wanted, inputs=inputs, outputs=outputs)
-    return Exported(
-        model=save_with_data(proto, interface, data),
-        samples=save_tensors(cases),
-        references=save_tensors(answers),
-        framework=framework,
-        exporter=exporter,
-        parameters=take_census(proto).parameters,
-        renamed={spec.name: name for spec, name in zip(wanted.inputs, inputs, strict=True) if spec.name != name},
-    )
+    return write_graph(finish(proto), face, data).exported(cases, answers, framework=framework, exporter=exporter)
+
+
+class Written(NamedTuple):
+    """A graph with the names and shapes that callers see, as it is handed on."""
+
+    face: Face
+    model: Model
+    parameters: int
+    """Elements of all weights."""
+
+    def exported(
+        self, cases: list[dict[str, np.ndarray]], answers: list[dict[str, np.ndarray]], *, framework: str, exporter: str
+    ) -> Exported:
+        """Return it with its samples, and what its framework answered on them."""
+        wanted, inputs, _ = self.face
+        return Exported(
+            model=self.model,
+            samples=save_tensors(cases),
+            references=save_tensors(answers),
+            framework=framework,
+            exporter=exporter,
+            parameters=self.parameters,
+            renamed={spec.name: name for spec, name in zip(wanted.inputs, inputs, strict=True) if spec.name != name},
+        )
+
+
+def write_graph(proto: onnx.ModelProto, face: Face, data: Path | None) -> Written:
+    """Write a graph with the names and shapes of its face; it is changed in place. `data` as in `hand_on`."""
+    proto, interface = present(proto, face.interface, inputs=face.inputs, outputs=face.outputs)
+    return Written(face, save_with_data(proto, interface, data), take_census(proto).parameters)
 
 
 def _each_with_a_name_of_its_own(declared: Interface) -> Interface:

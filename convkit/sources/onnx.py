@@ -5,27 +5,28 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from convkit.errors import InputError, StepError
 from convkit.graph.external import load_beside, save_with_data
-from convkit.graph.model import Tensors
+from convkit.graph.model import Model, Tensors
 from convkit.graph.names import subgraphs
 from convkit.graph.present import MAX_IR_VERSION
+from convkit.graph.samples import make_cases
 from convkit.graph.session import kept_session, open_session, run_session
 from convkit.graph.set_aside import set_weights_aside
 from convkit.graph.text import broken_text
 from convkit.graph.wire import WireError, read_without_weights
-from convkit.pipeline import events
-from convkit.pipeline.artifact import Artifact, gather, new_folder
+from convkit.pipeline import early, events
+from convkit.pipeline.artifact import Artifact, digest_bytes, gather, new_folder
 from convkit.pipeline.copying import copy_file
 from convkit.pipeline.step import observation, step
 from convkit.pipeline.stopwatch import Timing, time_calls
 from convkit.sources.answers import Questions, answer_all
 from convkit.sources.exported import Exported
-from convkit.sources.hand_on import face_of, hand_on
+from convkit.sources.hand_on import Written, face_of, hand_on, write_graph
 from convkit.sources.onnx_opset import CONVERTED_OPSET, opset_of, within_opsets
 from convkit.spec.metadata import Metadata
 from convkit.spec.options import ExportOptions
@@ -149,6 +150,15 @@ def import_onnx(
     import onnx
     import onnxruntime
 
+    runtime, reader = f"onnxruntime {onnxruntime.__version__}", f"read with onnx {onnx.__version__}"
+    graph: _Graph | None = early.take_up(_named(source, file, metadata, options, max_opset))
+    if graph is not None:
+        face = graph.written.face
+        cases = make_cases(face.interface, samples)
+        opened = open_session(graph.runnable, plain=True)
+        answers = [face.answered(case, lambda fed, outputs: run_session(opened, outputs, fed)) for case in cases]
+        return graph.written.exported(cases, answers, framework=runtime, exporter=reader)
+
     original = _checked(source.file(file))
     session = functools.cache(lambda: open_session(_readable(source, file, original), plain=True))
 
@@ -162,11 +172,43 @@ def import_onnx(
         metadata=metadata,
         options=options,
         samples=samples,
-        framework=f"onnxruntime {onnxruntime.__version__}",
-        exporter=f"read with onnx {onnx.__version__}",
+        framework=runtime,
+        exporter=reader,
         finish=finish,
         data=source.file(file).parent,
     )
+
+
+class _Graph(NamedTuple):
+    """The graph that is handed on, and the file that ONNX Runtime answers by."""
+
+    written: Written
+    runnable: Path
+
+
+@step(version=1, stage="source", title="Read the ONNX model's graph", needs="onnx")
+def read_graph(
+    source: Artifact, *, file: str, metadata: Metadata | None, options: ExportOptions, max_opset: int
+) -> Model:
+    """Return the graph that `import_onnx` hands on; that one then takes up what was done here.
+
+    Raises:
+        InputError, MetadataError: see `import_onnx`.
+    """
+    key = _named(source, file, metadata, options, max_opset)
+    return early.keep(key, lambda: _graph(source, file, metadata, options, max_opset)).written.model
+
+
+def _graph(source: Artifact, file: str, metadata: Metadata | None, options: ExportOptions, max_opset: int) -> _Graph:
+    original = _checked(source.file(file))
+    face = face_of(original, metadata, options)
+    runnable = _readable(source, file, original)
+    proto = within_opsets(original, options.opset, max_opset)
+    return _Graph(write_graph(proto, face, source.file(file).parent), runnable)
+
+
+def _named(source: Artifact, file: str, metadata: Metadata | None, options: ExportOptions, max_opset: int) -> str:
+    return digest_bytes(msgspec.json.encode([source.digest, file, metadata, options, max_opset]))
 
 
 @step(version=1, stage="source", title="Read the ONNX model's inputs", needs="onnx")

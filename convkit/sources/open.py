@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from convkit.errors import InputError, MissingError, UsageError
-from convkit.graph.model import EXTERNAL_ABOVE, Tensors
+from convkit.graph.model import EXTERNAL_ABOVE, Model, Tensors
 from convkit.graph.present import wanted_interface
 from convkit.pipeline.artifact import Artifact, gather
 from convkit.pipeline.runner import Contender, Runner
@@ -101,6 +101,11 @@ class OnnxFile:
         self.metadata = metadata
         self.options = options
         self.kind = "ONNX"
+        self._then: Callable[[Model], None] | None = None
+
+    def hand_graph(self, then: Callable[[Model], None]) -> None:
+        """See `convkit.sources.source.GraphFirst`."""
+        self._then = then
 
     def export(self, run: Runner, *, samples: Artifact | None, max_opset: int) -> Exported:
         """See `Source.export`."""
@@ -120,6 +125,8 @@ class OnnxFile:
         self.files = self._read = gather(folder, [self.found.file, *external])
         if self.found.path.stat().st_size > EXTERNAL_ABOVE:
             self._read = run(take_weights_out, self.files, file=self.found.file).files
+        if self._then is not None:
+            run.before(import_onnx, lambda: self._read_graph(run, max_opset))
         return run(
             import_onnx,
             self._read,
@@ -129,6 +136,16 @@ class OnnxFile:
             samples=samples,
             max_opset=max_opset,
         )
+
+    def _read_graph(self, run: Runner, max_opset: int) -> None:
+        from convkit.sources.onnx import read_graph
+
+        options, metadata = self.options, self.metadata
+        graph = run.ahead(
+            read_graph, self._read, file=self.found.file, metadata=metadata, options=options, max_opset=max_opset
+        )
+        if graph is not None and self._then is not None:
+            self._then(graph)
 
     def contender(self, exported: Exported, *, seconds: float) -> Contender[Timing]:
         """See `Source.contender`."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from convkit.errors import UsageError
-from convkit.graph.model import Tensors
+from convkit.graph.model import Model, Tensors
 from convkit.graph.operator_times import OperatorTimes
 from convkit.pipeline.artifact import Artifact
 from convkit.pipeline.runner import Contender, Runner
@@ -66,6 +66,14 @@ class Describing(Protocol):
 
     def describe(self, run: Runner) -> Interface:
         """Return its inputs, for which images and other raw data are prepared."""
+
+
+@runtime_checkable
+class GraphFirst(Protocol):
+    """A source whose graph can stand before its framework has answered; convkit's ONNX is one, others may be."""
+
+    def hand_graph(self, then: Callable[[Model], None]) -> None:
+        """Have `export`, where it has to run, call `then` as soon as the graph that it hands on stands."""
 
 
 class OtherSource(Source, Protocol):

@@ -194,6 +194,18 @@ def fitted(target: Target, run: Runner, simplified: Simplified) -> Simplified:
     return otherwise
 
 
+def fitted_ahead(target: Target, run: Runner, simplified: Simplified) -> Simplified | None:
+    """Return what `fitted` is going to, for what begins ahead; None: it fails there, or that cannot be known yet.
+
+    A target with wishes that `BuildsHere` has a method ``rewritten_ahead(run, simplified)`` for this.
+    """
+    if getattr(target, "rewritten", None) is None:
+        return simplified
+    rewritten_ahead = getattr(target, "rewritten_ahead", None)
+    otherwise: Simplified | None = rewritten_ahead(run, simplified) if rewritten_ahead is not None else None
+    return otherwise
+
+
 def refuse_engine(engine: EngineMode, why: str) -> None:
     """Refuse a wish for an engine, for a target that has none; `why` is a sentence.
 

@@ -51,7 +51,7 @@ from convkit.targets.trt_options import (
 from convkit.targets.trt_preflight import gate, warn_of_rules
 from convkit.targets.trt_profile import TENSORRT_PROFILE
 from convkit.targets.trt_profiles import Profile
-from convkit.targets.trt_rewrite import rewritten
+from convkit.targets.trt_rewrite import rewritten, rewritten_ahead
 from convkit.targets.trt_run import (
     ON_DEVICE,
     WITH_COPIES,
@@ -172,6 +172,7 @@ class TensorRTRTX:
     gpu = True
     emulated = True
     rewritten = staticmethod(rewritten)
+    rewritten_ahead = staticmethod(rewritten_ahead)
 
     def require(self, engine: EngineMode) -> None:
         """Make sure that TensorRT-RTX is here; it builds at once.

@@ -23,6 +23,11 @@ def rewritten(run: Runner, simplified: Simplified) -> Simplified:
     return run(rewrite, simplified) if holds_some(simplified.after) else simplified
 
 
+def rewritten_ahead(run: Runner, simplified: Simplified) -> Simplified | None:
+    """Return the same before the pipeline comes to it; None: it fails, which is told there."""
+    return run.ahead(rewrite, simplified) if holds_some(simplified.after) else simplified
+
+
 def holds_some(census: Census) -> bool:
     """Tell whether a graph holds an operator that may be written otherwise."""
     return any(operator in REWRITTEN for operator in census.operators)
