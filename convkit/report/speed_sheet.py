@@ -62,7 +62,7 @@ def machine_sections(report: Report) -> Iterator[Section]:
 
 def _waited(report: Report) -> str | None:
     shares = [each.latency.waited for each in report.subjects if each.latency and each.latency.waited is not None]
-    return f"up to {100 * max(shares):.2g} % of the time of timed calls" if shares else None
+    return f"up to {100 * max(shares):.1f} % of the time of timed calls" if shares else None
 
 
 def _meanwhile(conditions: Conditions | None) -> Iterator[tuple[str, str | None]]:
