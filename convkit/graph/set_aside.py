@@ -1,10 +1,11 @@
-"""Moving large weights out of an ONNX file into one beside it, in pieces, before anything reads the file as a whole."""
+"""A graph apart from its large weights: moved into a file beside it, in pieces, or left where they are."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from convkit.graph.census import bits_of
 from convkit.graph.weights import SMALL, copy_piece, point_to
@@ -40,23 +41,39 @@ def set_weights_aside(path: Path, light: Path, data_file: str) -> None:
         DecodeError: a weight in it is none.
         OSError: a file cannot be read, or written.
     """
+    with path.open("rb") as source, (light.parent / data_file).open("xb") as aside, light.open("xb") as stream:
+        for part in _light(path, data_file, lambda start, length: copy_piece(source, start, length, aside)):
+            stream.write(part)
+
+
+def weights_in_place(path: Path) -> bytes:
+    """Return an ONNX file's graph whose large weights are said to lie beside it: in that file, where they are.
+
+    Raises:
+        WireError: the file is no protobuf message.
+        DecodeError: a weight in it is none.
+        OSError: the file cannot be read.
+    """
+    return b"".join(_light(path, path.name, lambda start, _: start))
+
+
+def _light(path: Path, data_file: str, place: Callable[[int, int], int]) -> Iterator[bytes | bytearray | memoryview]:
+    """Yield the file anew, in parts; the data of a large weight lie in `data_file`, from `place(start, length)` on."""
     numbers = _numbers()
     data = mapped(path)
-    with path.open("rb") as source, (light.parent / data_file).open("xb") as aside, light.open("xb") as stream:
-        for field in fields(data):
-            if field.number != numbers.graph or field.wire_type != BYTES:
-                stream.write(data[field.start : field.end])
-                continue
-            graph = bytearray()
-            for inner in fields(data[field.body : field.end]):
-                start, body, end = (field.body + place for place in (inner.start, inner.body, inner.end))
-                if inner.number == numbers.initializer and inner.wire_type == BYTES and end - body > SMALL:
-                    tensor = _aside(data, body, end, numbers, source, aside)
-                    graph += data[start:end] if tensor is None else key(inner.number) + varint(len(tensor)) + tensor
-                else:
-                    graph += data[start:end]
-            stream.write(key(field.number) + varint(len(graph)))
-            stream.write(graph)
+    for field in fields(data):
+        if field.number != numbers.graph or field.wire_type != BYTES:
+            yield data[field.start : field.end]
+            continue
+        graph = bytearray()
+        for inner in fields(data[field.body : field.end]):
+            start, body, end = (field.body + at for at in (inner.start, inner.body, inner.end))
+            tensor = None
+            if inner.number == numbers.initializer and inner.wire_type == BYTES and end - body > SMALL:
+                tensor = _aside(data, body, end, numbers, data_file, place)
+            graph += data[start:end] if tensor is None else key(inner.number) + varint(len(tensor)) + tensor
+        yield key(field.number) + varint(len(graph))
+        yield graph
 
 
 def _numbers() -> _Numbers:
@@ -75,9 +92,9 @@ def _numbers() -> _Numbers:
 
 
 def _aside(
-    data: memoryview, start: int, end: int, numbers: _Numbers, source: BinaryIO, aside: BinaryIO
+    data: memoryview, start: int, end: int, numbers: _Numbers, data_file: str, place: Callable[[int, int], int]
 ) -> bytes | None:
-    """Copy a weight's data into the file beside, and return the weight that points there; None where it stays."""
+    """Put a weight's data into their place, and return the weight that points there; None where it stays."""
     import onnx
 
     rest, found = bytearray(), []
@@ -95,8 +112,7 @@ def _aside(
     right = held.number == numbers.raw_data or numbers.typed[held.number] == tensor.data_type
     if not fits or not right or not _is_plain(tensor):
         return None
-    offset = copy_piece(source, start + held.body, length, aside)
-    point_to(tensor, Path(aside.name).name, offset, length)
+    point_to(tensor, data_file, place(start + held.body, length), length)
     return bytes(tensor.SerializeToString(deterministic=True))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -38,7 +39,7 @@ class Portion(NamedTuple):
     rows: int
 
 
-@step(version=1, stage="calibrate", title="Collect ranges on calibration data", needs="onnx")
+@step(version=2, stage="calibrate", title="Collect ranges on calibration data", needs="onnx")
 def collect_ranges(model: Model, *, data: Artifact | None, samples: int) -> Ranges:
     """Run the model on calibration data, and keep of every activation that a target may quantize what was seen.
 
@@ -56,12 +57,17 @@ def collect_ranges(model: Model, *, data: Artifact | None, samples: int) -> Rang
     observed = observed_tensors(load_model(model, weights=False).graph)
     rows = batches(model.interface, data, size=1, at_most=samples)
     first = next(rows)
-    done = len(next(iter(first.values())))
+    done = 0
     probe = Probe(model, observed)
     tally = Tally()
-    looks = probe.look(first, first_row=0)
-    tally.add(looks)
-    row_bytes = max(1, looks.bytes // done)
+    if (row_bytes := probe.row_bytes) is not None:
+        rows = itertools.chain([first], rows)
+    else:  # a run says what the shapes do not
+        looks = probe.look(first, first_row=0)
+        tally.add(looks)
+        done = len(next(iter(first.values())))
+        row_bytes = looks.bytes // done
+    row_bytes = max(1, row_bytes)
     abreast = max(1, min(cores(), HELD_BYTES // row_bytes))
     probe.use(cores() // abreast)
     size = _rows_together(model.interface, HELD_BYTES // (2 * abreast * row_bytes), math.ceil(samples / (2 * abreast)))

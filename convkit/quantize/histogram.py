@@ -116,9 +116,10 @@ def _counted(values: np.ndarray, exponent: int, low: float, high: float) -> tupl
     dtype = np.float64 if values.dtype == np.float64 else np.float32
     factor = dtype(2.0**-exponent)
     offset = int(max(-low, 0.0) * 2.0**-exponent)
-    counts = np.zeros(offset + int(max(high, 0.0) * 2.0**-exponent) + 1, np.int64)
+    bins = offset + int(max(high, 0.0) * 2.0**-exponent) + 1
+    counts: np.ndarray | None = None
     scaled = np.empty(min(_PORTION, values.size), dtype)
-    indices = np.empty(scaled.size, np.intp)
+    indices = np.empty(scaled.size, np.int32)  # processors make 32 bits of a float faster than 64
     for start in range(0, values.size, _PORTION):
         portion = values[start : start + _PORTION]
         part, index = scaled[: portion.size], indices[: portion.size]
@@ -126,6 +127,6 @@ def _counted(values: np.ndarray, exponent: int, low: float, high: float) -> tupl
         np.copyto(index, part, casting="unsafe")  # truncates
         if offset:
             index += offset
-        found = np.bincount(index)
-        counts[: found.size] += found
-    return -offset, counts
+        found = np.bincount(index, minlength=bins)
+        counts = found if counts is None else np.add(counts, found, out=counts)
+    return -offset, np.zeros(bins, np.int64) if counts is None else counts

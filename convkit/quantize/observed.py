@@ -27,6 +27,7 @@ _FUSED_AFTER = frozenset({"Conv", "ConvTranspose", "Gemm", "Add", "BatchNormaliz
 _ACTIVATIONS = frozenset({"Relu", "Clip"})
 VIEWS = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Dropout"})
 """Operators whose first output holds the numbers of their first input."""
+_MAXIMA = {"MaxPool", "GlobalMaxPool"}
 _MASKING = VIEWS | {"Add", "Where", "Mul", "Div", "Sub", "Expand", "Cast", "Slice", "Gather"}
 
 
@@ -39,6 +40,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     """Tensors that hold the same numbers, with the name that stands for them."""
     may_mask: frozenset[str]
     """What reaches a Softmax by nothing but sums, choices and scaling: it may hold an attention's mask."""
+    rectified: frozenset[str]
+    """What can hold nothing below 0: that of a Relu, and its views and maxima."""
     channel_axes: dict[str, int]
     """Inputs of convolutions and matrix products with constant weights: the axis along which the weights see them."""
 
@@ -80,6 +83,7 @@ def observed_tensors(graph: onnx.GraphProto) -> Observed:
         names=tuple(names),
         views=views,
         may_mask=frozenset(names) & _before_softmax(graph),
+        rectified=frozenset(names) & _rectified(graph),
         channel_axes={name: axes[name] for name in names if name in axes},
     )
 
@@ -131,6 +135,15 @@ def _before_softmax(graph: onnx.GraphProto) -> set[str]:
     for node in reversed(graph.node):  # the nodes are in topological order
         if node.op_type in _MASKING and found.intersection(node.output):
             found.update(name for name in node.input if name)
+    return found
+
+
+def _rectified(graph: onnx.GraphProto) -> set[str]:
+    """Return the tensors that a Relu made, or views and maxima of such ones."""
+    found: set[str] = set()
+    for node in graph.node:  # in topological order
+        if node.op_type == "Relu" or (node.op_type in VIEWS | _MAXIMA and node.input[0] in found):
+            found.add(node.output[0])
     return found
 
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import functools
-import os
-import shutil
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convkit.errors import StepError
 from convkit.graph.custom_ops import register_libraries
-from convkit.graph.model import MODEL_FILE, Model, load_model
+from convkit.graph.model import Model, load_model
 from convkit.graph.session import one_onnxruntime_run
-from convkit.pipeline.artifact import new_folder
-from convkit.pipeline.copying import copy_file
+from convkit.graph.set_aside import weights_in_place
 from convkit.quantize.observed import Observed
 from convkit.quantize.statistics import NotFiniteError, Statistics
 
 if TYPE_CHECKING:
     import numpy as np
 
-_FLOATS = {"tensor(float)", "tensor(float16)", "tensor(double)"}
+_FLOATS = {"tensor(float)": 4, "tensor(float16)": 2, "tensor(double)": 8}
+"""Bytes of an element."""
 _PREPACKED_BELOW = 500_000_000
 """Bytes of a model above which ONNX Runtime makes no second copy of its weights in the order that its kernels like."""
 MASK = -1e4
@@ -52,10 +51,13 @@ class Probe:
         self._model = model
         self._observed = observed
         self._session = _open(model, observed, threads=1)
-        given = {value.name: value.type for value in self._session.get_outputs()}
-        taken = {value.name: value.type for value in self._session.get_inputs()}
-        self._outputs = [name for name in observed.names if given.get(name) in _FLOATS]
-        self._inputs = [name for name in observed.names if taken.get(name) in _FLOATS]
+        given = {value.name: value for value in self._session.get_outputs() if value.type in _FLOATS}
+        taken = {value.name: value for value in self._session.get_inputs() if value.type in _FLOATS}
+        self._outputs = [name for name in observed.names if name in given]
+        self._inputs = [name for name in observed.names if name in taken]
+        rows = {value.shape[0] if value.shape else None for value in self._session.get_inputs()}
+        self.row_bytes = _row_bytes([*(given[n] for n in self._outputs), *(taken[n] for n in self._inputs)], rows)
+        """Of the observed tensors for one row of the data; None where their shapes do not say."""
 
     def use(self, threads: int) -> None:
         """Let each run have so many threads, where it has had one."""
@@ -80,8 +82,7 @@ class Probe:
             if name in self._observed.may_mask and array.size and array.min() <= MASK:
                 masks.add(name)
             else:
-                axis = self._observed.channel_axes.get(name)
-                statistics[name] = _statistics(name, array, axis, first_row, rows)
+                statistics[name] = self._statistics(name, array, first_row, rows)
         return Looks(size, statistics, masks)
 
     def _tensors(self, inputs: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
@@ -103,12 +104,23 @@ class Probe:
         for name in self._outputs:
             yield name, np.ascontiguousarray(results.pop() if strings else np.from_dlpack(results.pop()._ortvalue))
 
+    def _statistics(self, name: str, array: np.ndarray, first_row: int, rows: int) -> Statistics:
+        axis, rectified = self._observed.channel_axes.get(name), name in self._observed.rectified
+        try:
+            return Statistics.of(array, axis, rows=rows, rectified=rectified)
+        except NotFiniteError as error:
+            raise _not_finite(name, array, first_row, rows) from error
 
-def _statistics(name: str, array: np.ndarray, axis: int | None, first_row: int, rows: int) -> Statistics:
-    try:
-        return Statistics.of(array, axis, rows=rows)
-    except NotFiniteError as error:
-        raise _not_finite(name, array, first_row, rows) from error
+
+def _row_bytes(values: list[Any], rows: set[Any]) -> int | None:
+    """Return the bytes of a row of ONNX Runtime's `NodeArg`s; None where that of `rows` is not their one free dim."""
+    total = 0
+    for value in values:
+        first, *others = value.shape or [None]
+        if rows != {first} or not isinstance(first, str) or not all(isinstance(dim, int) for dim in others):
+            return None
+        total += math.prod(others) * _FLOATS[value.type]
+    return total
 
 
 def _not_finite(name: str, array: np.ndarray, first_row: int, rows: int) -> StepError:
@@ -130,7 +142,8 @@ def _open(model: Model, observed: Observed, threads: int) -> Any:
     """Open the model with the observed tensors as further outputs.
 
     Fusions that these outputs allow are made, as they will be in the quantized graph. Layouts of the CPU's own are not:
-    making them holds the weights in memory twice more, and every output would have to be turned back.
+    making them holds the weights in memory twice more, and every output would have to be turned back. The weights stay
+    in their file, whose pages ONNX Runtime maps.
     """
     import onnxruntime
 
@@ -145,26 +158,16 @@ def _open(model: Model, observed: Observed, threads: int) -> Any:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     if model.files.bytes > _PREPACKED_BELOW:
         options.add_session_config_entry("session.disable_prepacking", "1")
-    folder = new_folder("observed")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", model.files.path)
+    graph = weights_in_place(model.path) + _outputs(model, observed.names)
     try:
-        if len(model.files.files) > 1:
-            options.add_session_config_entry("session.model_external_initializers_file_folder_path", model.files.path)
-            file: str | bytes = model.path.read_bytes() + _outputs(model, observed.names)
-        else:
-            file = str(folder / MODEL_FILE)
-            with (folder / MODEL_FILE).open("wb") as stream:
-                copy_file(model.path, stream)
-                stream.seek(0, os.SEEK_END)
-                stream.write(_outputs(model, observed.names))
-        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except (RuntimeError, ValueError) as error:
         raise StepError(
             f"ONNX Runtime {onnxruntime.__version__} refuses the model: {' '.join(str(error).split())}",
             hint="the message names the node; an operator without a kernel here cannot be calibrated",
             code="onnxruntime.refused",
         ) from error
-    finally:
-        shutil.rmtree(folder)
 
 
 @functools.cache
@@ -187,7 +190,7 @@ def _outputs(model: Model, names: tuple[str, ...]) -> bytes:
 
     A protobuf message that comes twice is merged, its repeated fields appended to one another
     (https://protobuf.dev/programming-guides/encoding/#last-one-wins): put behind a model's own bytes these outputs join
-    its own, and its weights are neither parsed nor, where they lie beside the graph, copied.
+    its own.
     """
     import onnx
 

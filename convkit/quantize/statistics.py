@@ -17,6 +17,9 @@ At an odd distance they come from all channels and places of an image alike. 32 
 10^-4, what a percentile cuts off, are a hundred. Counting is the most expensive part of calibration.
 """
 
+_SHORT = 1 << 14
+"""Values whose plain sum in float32, made in several lanes, is right to about 1e-6 of their magnitudes' sum."""
+
 
 class NotFiniteError(ValueError):
     """A tensor holds NaN or infinity."""
@@ -51,13 +54,14 @@ class Statistics:
         self.channels = channels
 
     @classmethod
-    def of(cls, array: np.ndarray, axis: int | None, *, rows: int = 1) -> Statistics:
+    def of(cls, array: np.ndarray, axis: int | None, *, rows: int = 1, rectified: bool = False) -> Statistics:
         """Look at one array of floats. Its extremes and means are exact; of a large one a part goes into the histogram.
 
         Args:
             array: float16, float32 or float64, C-contiguous.
             axis: 1 or the last one (-1) where channels are wanted; an array of too few dimensions has none.
             rows: of the data; where they are the first dimension, each is counted in the same way.
+            rectified: no value is below 0. Once a 0 is found, the smallest value need not be looked for.
 
         Raises:
             NotFiniteError: the array holds NaN or infinity.
@@ -68,14 +72,14 @@ class Statistics:
             array = array.astype(np.float32)
         if not array.size:
             return cls(Histogram(), None)
+        part = _spread(array, rows)
+        from_zero = rectified and float(part.min()) == 0.0
         if axis is None or array.ndim < 2:
-            low, high = array.min(), array.max()
-            _require_finite(low, high)
-            return cls(Histogram.of(_spread(array, rows), float(low), float(high)), None)
-        lows, highs, channels = _by_channel(array, axis)
-        low, high = lows.min(), highs.max()
+            low, high, channels = 0.0 if from_zero else float(array.min()), float(array.max()), None
+        else:
+            low, high, channels = _by_channel(array, axis, from_zero)
         _require_finite(low, high)
-        return cls(Histogram.of(_spread(array, rows), float(low), float(high)), channels)
+        return cls(Histogram.of(part, low, high), channels)
 
     def merge(self, other: Statistics) -> None:
         """Take in what was seen of the same tensor in another portion of the data."""
@@ -97,18 +101,41 @@ def _spread(array: np.ndarray, rows: int) -> np.ndarray:
     return array if step < 2 else np.ascontiguousarray(array.reshape(rows, -1)[:, :: step - 1 + step % 2])
 
 
-def _by_channel(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray, Channels]:
+def _by_channel(array: np.ndarray, axis: int, from_zero: bool) -> tuple[float, float, Channels]:
+    """Return the smallest value, 0 if that is known, and the largest; and what there is to say of each channel."""
     import numpy as np
 
-    count = array.size // array.shape[axis]
     if axis == -1:
         rows = array.reshape(-1, array.shape[-1])
-        low, high = rows.min(axis=0), rows.max(axis=0)
-        return low, high, Channels(low, high, rows.sum(axis=0, dtype=np.float64), count)
-    planes = array.reshape(*array.shape[:2], -1)
-    lows, highs = planes.min(axis=2), planes.max(axis=2)
-    low, high = lows.min(axis=0), highs.max(axis=0)
-    return low, high, Channels(low, high, planes.sum(axis=2).sum(axis=0, dtype=np.float64), count)
+        highs = rows.max(axis=0)
+        lows = np.zeros_like(highs) if from_zero else rows.min(axis=0)
+        total = rows.sum(axis=0, dtype=np.float64)
+    else:
+        planes = array.reshape(*array.shape[:2], -1)
+        highs = _of_planes(np.maximum, planes).max(axis=0)
+        lows = np.zeros_like(highs) if from_zero else _of_planes(np.minimum, planes).min(axis=0)
+        total = _sums(planes).sum(axis=0, dtype=np.float64)
+    channels = Channels(lows, highs, total, array.size // array.shape[axis])
+    return float(lows.min()), float(highs.max()), channels
+
+
+def _of_planes(extreme: np.ufunc, planes: np.ndarray) -> np.ndarray:
+    """Return `extreme.reduce(planes, axis=2)`, which `reduceat` finds in half the time where planes are small."""
+    import numpy as np
+
+    length = planes.shape[2]
+    if length == 1:
+        return planes[:, :, 0]
+    found: np.ndarray = extreme.reduceat(planes.reshape(-1), np.arange(0, planes.size, length))
+    return found.reshape(planes.shape[:2])
+
+
+def _sums(planes: np.ndarray) -> np.ndarray:
+    """Return the sums along the last axis; those of short ones without the pairs that long ones need to be exact."""
+    import numpy as np
+
+    found: np.ndarray = np.einsum("ijk->ij", planes) if planes.shape[2] <= _SHORT else planes.sum(axis=2)
+    return found
 
 
 def _require_finite(low: float, high: float) -> None:

@@ -276,6 +276,22 @@ def test_weights_beside_the_graph_are_read_where_they_lie(tmp_path: Path) -> Non
     )
 
 
+@pytest.mark.parametrize("shift", range(4))
+def test_weights_are_read_where_they_lie_in_the_graphs_own_file(shift: int, tmp_path: Path) -> None:
+    plain, data = residual(), images(tmp_path / "data")
+    proto = load_model(plain)
+    proto.producer_name = "x" * shift  # moves the weights by so many bytes
+    moved = saved(proto)
+
+    assert collect_ranges(moved, data=data, samples=9).files.digest == (
+        collect_ranges(plain, data=data, samples=9).files.digest
+    )
+
+
+def test_what_a_relu_made_is_known_not_to_be_below_zero() -> None:
+    assert observed_tensors(load_model(residual()).graph).rectified == {"r1", "r2"}
+
+
 def test_sequences_of_other_lengths_are_run_apart(tmp_path: Path) -> None:
     for number, length in enumerate((3, 3, 9)):
         tokens(tmp_path / "parts", 4, length)

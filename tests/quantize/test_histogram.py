@@ -131,3 +131,30 @@ def test_channels_have_their_extremes_and_means(axis: int, others: tuple[int, ..
     assert total.channels is not None
     assert np.array_equal(total.channels.max_abs, np.abs(array).max(axis=others))
     np.testing.assert_allclose(total.channels.total / total.channels.count, array.mean(axis=others, dtype=float), 1e-5)
+
+
+@pytest.mark.parametrize("lowest", [0.0, 0.25], ids=["zeros", "no zeros"])
+@pytest.mark.parametrize("axis", [None, 1, -1])
+def test_to_know_that_nothing_is_below_zero_changes_no_statistics(lowest: float, axis: int | None) -> None:
+    drawn = np.random.default_rng(3).standard_normal((2, 3, 150, 150))
+    array = np.maximum(drawn, lowest).astype(np.float32)
+
+    found, expected = (Statistics.of(array, axis, rows=2, rectified=known) for known in (True, False))
+
+    assert state(found.histogram) == state(expected.histogram)
+    if found.channels is not None and expected.channels is not None:
+        assert np.array_equal(found.channels.max_abs, expected.channels.max_abs)
+        assert np.array_equal(found.channels.total, expected.channels.total)
+    assert (found.channels is None) == (axis is None)
+
+
+@pytest.mark.parametrize("plane", [(1, 1), (3, 3), (130, 130)])
+def test_channels_of_planes_of_any_size_are_exact(plane: tuple[int, int]) -> None:
+    array = np.random.default_rng(4).standard_normal((2, 5, *plane)).astype(np.float32)
+
+    channels = Statistics.of(array, 1).channels
+
+    assert channels is not None
+    assert np.array_equal(channels.max_abs, np.abs(array).max(axis=(0, 2, 3)))
+    sums = array.sum(axis=(0, 2, 3), dtype=float)
+    np.testing.assert_allclose(channels.total, sums, atol=1e-6 * np.abs(array).sum(axis=(0, 2, 3)).max())
