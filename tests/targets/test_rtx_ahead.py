@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from convkit import conversion
 from convkit.conversion import convert
-from convkit.errors import CheckError
+from convkit.errors import CheckError, ConvkitError
+from convkit.measure.compare import compare_outputs
 from convkit.pipeline import ahead
 from convkit.pipeline.cache import Cache
-from convkit.pipeline.events import Event, StepFinished, StepStarted
+from convkit.pipeline.events import Event, StepFinished, StepStarted, Warned
 from convkit.pipeline.runner import Runner
 from convkit.pipeline.step import Step
+from convkit.pipeline.worker import Worker
+from convkit.report.document import Report
 from convkit.request import Request, make_request
+from convkit.sources.onnx import import_onnx, read_graph
 from convkit.targets.trt_build import build_rtx
-from targets.tensorrt_networks import conv_network
+from convkit.targets.trt_rewrite import rewrite
+from targets.tensorrt_networks import conv_network, network
 
 
 @pytest.fixture
@@ -90,3 +98,116 @@ def test_nothing_is_begun_where_the_graph_is_still_to_be_narrowed(begun: list[st
     convert(asked(tmp_path, quantize={"precision": "fp16"}), cache=Cache(tmp_path / "cache"))
 
     assert begun == []
+
+
+@pytest.fixture
+def at_work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The titles of the steps in the order in which workers begin them."""
+    titles: list[str] = []
+    begin = Worker.begin
+
+    def noted(worker: Worker, step: Step[..., Any], *args: Any, **kwargs: Any) -> None:
+        titles.append(step.title)
+        begin(worker, step, *args, **kwargs)
+
+    monkeypatch.setattr(Worker, "begin", noted)
+    return titles
+
+
+def test_it_begins_before_onnx_runtime_answers(
+    at_work: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "cores", lambda: 2)
+    convert(asked(tmp_path), cache=Cache(tmp_path / "cache"))
+
+    assert at_work.count(read_graph.title) == at_work.count(build_rtx.title) == 1
+    assert at_work.index(read_graph.title) < at_work.index(build_rtx.title) < at_work.index(import_onnx.title)
+
+
+def test_with_inputs_of_the_users_it_begins_once_they_are_read(
+    at_work: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may widen the profile."""
+    monkeypatch.setattr(ahead, "cores", lambda: 2)
+    np.savez(tmp_path / "samples.npz", x=np.ones((3, 3, 16, 16), np.float32))
+    request = asked(tmp_path, export={"samples": str(tmp_path / "samples.npz")})
+    convert(request, cache=Cache(tmp_path / "cache"))
+
+    assert read_graph.title not in at_work
+    assert at_work.index(import_onnx.title) < at_work.index(build_rtx.title) < at_work.index(compare_outputs.title)
+
+
+def on_so_many_processors(
+    cores: int, folder: Path, proto: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Report | ConvkitError, list[str]]:
+    """What comes of converting a graph, or its error; and what was told of steps and warnings."""
+    monkeypatch.setattr(ahead, "cores", lambda: cores)
+    events: list[Event] = []
+    request = asked(folder)
+    onnx.save(proto, str(folder / "net.onnx"))
+    told = {StepStarted: "begins", StepFinished: "ends"}
+    found: Report | ConvkitError
+    try:
+        found = convert(request, cache=Cache(folder / "cache"), observer=events.append)
+    except ConvkitError as error:
+        found = error
+    return found, [
+        event.message if isinstance(event, Warned) else f"{event.title} {told[type(event)]}"
+        for event in events
+        if isinstance(event, Warned | StepStarted | StepFinished)
+    ]
+
+
+def test_what_is_read_first_warns_as_it_does_in_its_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proto = conv_network()
+    proto.opset_import[0].version = 23
+    (_, beside), (_, after) = (
+        on_so_many_processors(cores, tmp_path / str(cores), proto, monkeypatch) for cores in (2, 1)
+    )
+
+    assert beside == after
+    assert sum("opset 23 was converted" in text for text in beside) == 1
+
+
+def foreign() -> onnx.ModelProto:
+    """A graph that ONNX takes and ONNX Runtime does not."""
+    return network([helper.make_node("Own", ["x"], ["y"], domain="house.made")], {"x": ["n", 4]}, {"y": ["n", 4]})
+
+
+def broken() -> onnx.ModelProto:
+    """A graph that ONNX does not take."""
+    return network([helper.make_node("Relu", ["nowhere"], ["y"])], {"x": ["n", 4]}, {"y": ["n", 4]})
+
+
+@pytest.mark.parametrize("made", [foreign, broken])
+def test_a_model_that_is_refused_is_refused_in_the_same_words(
+    made: Callable[[], onnx.ModelProto], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (beside, told), (after, told_then) = (
+        on_so_many_processors(cores, tmp_path / str(cores), made(), monkeypatch) for cores in (2, 1)
+    )
+
+    assert isinstance(beside, ConvkitError)
+    assert isinstance(after, ConvkitError)
+    assert (beside.message, beside.hint, beside.code, beside.stage) == (
+        (after.message, after.hint, after.code, after.stage)
+    )
+    assert told == told_then
+    assert list((tmp_path / "2" / "cache" / "scratch").glob("[0-9]*")) == []
+
+
+def test_what_tensorrt_has_written_otherwise_is_what_begins(
+    at_work: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the graph with the operator that it lacks, whose engine nobody would ask for."""
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "last"], ["u"], name="unsqueeze"),
+        helper.make_node("DFT", ["u"], ["y"], name="spectrum", onesided=1),
+    ]
+    proto = network(nodes, {"x": ["batch", 12]}, {"y": ["batch", 7, 2]}, {"last": np.array([2])})
+    report, told = on_so_many_processors(2, tmp_path, proto, monkeypatch)
+
+    assert not isinstance(report, ConvkitError)
+    assert at_work.count(build_rtx.title) == at_work.count(rewrite.title) == 1
+    assert at_work.index(build_rtx.title) < at_work.index(compare_outputs.title)
+    assert f"{rewrite.title} ends" in told
