@@ -54,13 +54,14 @@ def save_model(proto: onnx.ModelProto, interface: Interface) -> Model:
     import onnx
 
     folder = new_folder("model")
+    known = {}
     if weight_bytes(proto) > EXTERNAL_ABOVE:
         onnx.save_model(
             proto, str(folder / MODEL_FILE), save_as_external_data=True, location=DATA_FILE, size_threshold=1024
         )
     else:
-        write_by_parts(proto, folder / MODEL_FILE)
-    return Model(files=gather(folder), interface=interface)
+        known[MODEL_FILE] = write_by_parts(proto, folder / MODEL_FILE)
+    return Model(files=gather(folder, known=known), interface=interface)
 
 
 def weight_bytes(proto: onnx.ModelProto) -> int:

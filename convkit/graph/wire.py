@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from convkit.pipeline.hashing import HashedFile
+
 if TYPE_CHECKING:
     import onnx
 
@@ -127,8 +129,8 @@ def read_varint(data: memoryview, at: int) -> tuple[int, int]:
         shift += 7
 
 
-def write_by_parts(proto: onnx.ModelProto, path: Path) -> None:
-    """Write an ONNX file weight by weight. The same model gives the same bytes."""
+def write_by_parts(proto: onnx.ModelProto, path: Path) -> str:
+    """Write an ONNX file weight by weight, and return its digest. The same model gives the same bytes."""
     import onnx
 
     graph = proto.graph
@@ -143,12 +145,13 @@ def write_by_parts(proto: onnx.ModelProto, path: Path) -> None:
     initializer = key(onnx.GraphProto.DESCRIPTOR.fields_by_name["initializer"].number)
     sizes = [len(weight.SerializeToString(deterministic=True)) for weight in graph.initializer]
     whole = len(head) + sum(len(initializer) + len(varint(size)) + size for size in sizes)
-    with path.open("wb") as stream:
+    with HashedFile(path) as stream:
         stream.write(model_rest.SerializeToString(deterministic=True))
         stream.write(key(onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number) + varint(whole) + head)
         for weight, size in zip(graph.initializer, sizes, strict=True):
             stream.write(initializer + varint(size))
             stream.write(weight.SerializeToString(deterministic=True))
+    return stream.digest
 
 
 def _copy_field(target: Any, field: Any, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -15,6 +16,8 @@ from typing import Any
 
 import msgspec
 
+from convkit.pipeline.allowance import cores
+from convkit.pipeline.hashing import hash_together
 from convkit.pipeline.stat_index import LARGE, StatIndex
 
 _CHUNK = 1 << 20
@@ -101,11 +104,41 @@ def digest_bytes(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def gather(folder: Path, files: Iterable[str] | None = None) -> Artifact:
+def digest_files(paths: Sequence[Path]) -> list[str]:
+    """Return what `digest_file` returns for each of these files; large ones are read at once, by all processors.
+
+    Raises:
+        OSError: as `digest_file`.
+    """
+    large = [path for path in paths if path.stat().st_size >= LARGE]
+    at_once = cores() if len(large) > 1 else 1
+    if at_once == 1:
+        return [digest_file(path) for path in paths]
+    index = _index.get()
+    digests: dict[Path, str] = {}
+    with contextlib.ExitStack() as opened:
+        unknown: list[tuple[Path, io.FileIO, os.stat_result]] = []
+        for path in large:
+            stream = opened.enter_context(open_regular(path))
+            state = os.fstat(stream.fileno())
+            if (known := index.get(path, state) if index is not None else None) is not None:
+                digests[path] = known
+            else:
+                unknown.append((path, stream, state))
+        found = hash_together([stream for _, stream, _ in unknown], at_once=at_once)
+        for (path, stream, state), digest in zip(unknown, found, strict=True):
+            digests[path] = digest
+            if index is not None and os.fstat(stream.fileno()).st_ctime_ns == state.st_ctime_ns:
+                index.put(path, state, digest)
+    return [digests.get(path) or digest_file(path) for path in paths]
+
+
+def gather(folder: Path, files: Iterable[str] | None = None, *, known: Mapping[str, str] | None = None) -> Artifact:
     """Describe a folder, or the named members of it, as an artifact.
 
     The digest is over the sorted relative names and each file's own digest; nothing else of the file system
-    (times, owners, the folder's path) enters.
+    (times, owners, the folder's path) enters. Members whose digests are `known`, since they were just written, are not
+    read.
 
     Raises:
         FileNotFoundError: a named member is missing.
@@ -118,7 +151,7 @@ def gather(folder: Path, files: Iterable[str] | None = None) -> Artifact:
     for name in names:
         path = folder / name
         size += path.stat().st_size
-        digests.append(digest_file(path))
+        digests.append((known or {}).get(name) or digest_file(path))
     return Artifact(
         digest=_digest_of_all(names, digests),
         bytes=size,

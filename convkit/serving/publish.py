@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from convkit.errors import CheckError, UsageError
-from convkit.pipeline.artifact import digest_file
+from convkit.pipeline.artifact import digest_files
 from convkit.serving.engine_names import same_but_names
 from convkit.serving.holding import told
 from convkit.serving.in_place import flush_tree, staging_folder, write_file
@@ -111,7 +111,7 @@ def _find_built(model: Path, publication: Publication, version: int | None) -> P
         return None
     files = {folder / name: digest for name, digest in made_from.items()}
     files |= {model / name: digest for name, digest in standing.items()}
-    if any(not path.is_file() or digest_file(path) != digest for path, digest in files.items()):
+    if not all(path.is_file() for path in files) or digest_files(list(files)) != list(files.values()):
         return None
     return Published(outcome=Outcome.UNCHANGED, version=number, folder=folder)
 
@@ -121,11 +121,9 @@ def _is_same(folder: Path, publication: Publication) -> bool:
     manifest = read_if_there(_manifest_path(folder, pending=publication.pending))
     if manifest is None or results(manifest) != results(publication.manifest):
         return False
-    return all(
-        (folder / name).is_file() and digest_file(folder / name) == digest
-        for name, digest in results(publication.manifest).items()
-        if name in publication.files
-    )
+    wanted = results(publication.manifest)
+    files = {folder / name: digest for name, digest in wanted.items() if name in publication.files}
+    return all(path.is_file() for path in files) and digest_files(list(files)) == list(files.values())
 
 
 def _manifest_path(folder: Path, *, pending: bool) -> Path:

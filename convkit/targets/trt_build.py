@@ -11,6 +11,7 @@ from convkit.graph.engine_layers import EngineLayers
 from convkit.graph.model import Model
 from convkit.pipeline import events
 from convkit.pipeline.artifact import Artifact, gather, new_folder
+from convkit.pipeline.hashing import HashedFile
 from convkit.pipeline.kept import kept
 from convkit.pipeline.step import step
 from convkit.spec.wording import did_you_mean
@@ -105,9 +106,10 @@ def _build(
     events.progress(PERMILLE, PERMILLE)
     warn_of_log(api)
     folder = new_folder("engine")
-    (folder / ENGINE_FILES[flavour]).write_bytes(plan)
+    with HashedFile(folder / ENGINE_FILES[flavour]) as stream:
+        stream.write(memoryview(plan))
     return Engine(
-        files=gather(folder),
+        files=gather(folder, known={ENGINE_FILES[flavour]: stream.digest}),
         flavour=flavour,
         version=api.version,
         compute_capabilities=capabilities,
