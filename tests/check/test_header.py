@@ -16,9 +16,11 @@ from convkit.graph.wire import WireError
 
 DIMS = st.one_of(st.none(), st.lists(st.one_of(st.integers(0, 1 << 40), st.sampled_from(["n", "batch"])), max_size=4))
 NAMES = st.text(min_size=1, max_size=8)
+SUPPRESSED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+"""One folder serves all examples; and what is said here replaces what the profile suppresses."""
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=SUPPRESSED, max_examples=60, deadline=None)
 @given(
     names=st.lists(NAMES, min_size=2, max_size=5, unique=True),
     elements=st.integers(1, 16),
@@ -54,7 +56,7 @@ def test_the_header_is_what_onnx_reads(
     assert {t.dims for t in (*found.inputs, *found.outputs)} == {wanted}
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
+@settings(suppress_health_check=SUPPRESSED, max_examples=300, deadline=None)
 @given(data=st.data())
 def test_a_damaged_file_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
     whole = bytearray(dense().SerializeToString())

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sources.onnx_files import node
 
@@ -412,7 +412,7 @@ def chains(draw: st.DrawFn) -> Model:
     return saved(graph(nodes, {"x": ["N", 4, 4, 4]}, {"y": ["N", 3]}, weights))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 @given(model=st.deferred(chains), with_ranges=st.booleans())
 def test_any_chain_of_layers_computes_what_it_did(model: Model, with_ranges: bool) -> None:
     feeds = {"x": np.random.default_rng(7).standard_normal((8, 4, 4, 4)).astype(np.float32)}
