@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from convkit.errors import StepError
 from convkit.graph.custom_ops import register_libraries, unknown_operator
 from convkit.graph.header import read_header, weight_types
+from convkit.graph.lent import Lent
 from convkit.graph.model import Model, Tensors
 from convkit.graph.wire import WireError
 from convkit.pipeline.allowance import threads
@@ -103,14 +104,18 @@ def start_session(path: Path, options: Any, *, content: bytes | None = None) -> 
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if content is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+    lent = Lent(path) if content is None and bytes_of(path) > LARGE else None
     try:
-        return onnxruntime.InferenceSession(content or str(path), options, providers=["CPUExecutionProvider"])
+        with contextlib.nullcontext() if lent is None else lent.to(options):
+            session = onnxruntime.InferenceSession(content or str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise unknown_operator(str(error)) or StepError(
             f"ONNX Runtime {onnxruntime.__version__} refuses {path.name}: {' '.join(str(error).split())}",
             hint="the message names the node; an operator without a kernel here needs another export or target",
             code="onnxruntime.refused",
         ) from error
+    session.lent = lent  # it reads them as long as it lives
+    return session
 
 
 def _has_floats_of_8_bits(path: Path) -> bool:
