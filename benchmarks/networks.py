@@ -70,14 +70,17 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """Stages of 3, 4, 6 and 3 bottlenecks; image [batch, 3, 224, 224] to logits [batch, 1000]."""
+    """Stages of 3, 4, 6 and 3 bottlenecks; image [batch, 3, 224, 224] to logits [batch, 1000].
 
-    def __init__(self) -> None:
+    With 3, 8, 36 and 3 it is ResNet152.
+    """
+
+    def __init__(self, depths: tuple[int, ...] = (3, 4, 6, 3)) -> None:
         super().__init__()
         self.stem = nn.Sequential(ConvNorm(3, 64, 7, stride=2, activation=nn.ReLU), nn.MaxPool2d(3, 2, padding=1))
         blocks: list[nn.Module] = []
         channels = 64
-        for stage, depth in enumerate((3, 4, 6, 3)):
+        for stage, depth in enumerate(depths):
             width = 64 * 2**stage
             for index in range(depth):
                 blocks.append(Bottleneck(channels, width, stride=2 if stage > 0 and index == 0 else 1))
