@@ -59,6 +59,8 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
     writes: Written
     constant_weights_only: bool = True
     """Leave a product of two activations as it is."""
+    scores: bool = False
+    """But quantize an attention's scores, both activations in int8 around zero, where nothing else reads these."""
 
 
 class QuantProfile(msgspec.Struct, frozen=True, kw_only=True):

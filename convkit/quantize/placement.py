@@ -16,6 +16,7 @@ import msgspec
 from convkit.graph.names import subgraphs
 from convkit.graph.quant_profile import Product, QuantProfile, Written
 from convkit.quantize.constants import Constants
+from convkit.quantize.scores import are_scores
 
 if TYPE_CHECKING:
     import onnx
@@ -58,6 +59,8 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     reads: dict[int, tuple[int, ...]]
     """For each node its inputs that are dequantized, constants among them; without a product's weights and bias."""
     pairs: dict[str, Pair]
+    centred: frozenset[str]
+    """Those whose grid is int8 around zero, whatever the others are (`Product.scores`)."""
     tables: tuple[int, ...]
     """Lookups in embedding tables."""
     kept: tuple[Kept, ...]
@@ -125,6 +128,7 @@ class _Placer:
         self.views: set[int] = set()
         self.tables: list[int] = []
         self.kept: list[Kept] = []
+        self.centred: set[str] = set()
         self._wanted: dict[str, bool] = {}
 
     def place(self) -> Placement:
@@ -148,7 +152,7 @@ class _Placer:
 
     def _take_product(self, number: int, node: onnx.NodeProto, product: Product) -> None:
         weight = self._weight(node, product)
-        if weight is None and (product.constant_weights_only or any(name in self.constants for name in node.input)):
+        if weight is None and not self._takes_activations(node, product):
             return
         written = self.absorbed(node.output[0])
         why = self._unfit(node, product, weight, written)
@@ -156,8 +160,21 @@ class _Placer:
             self.kept.append(Kept(node=node.name, why=why))
             return
         self.products[number] = weight
+        if weight is None and product.constant_weights_only:
+            self.centred.update(node.input)
         if product.writes is not Written.FLOAT:
             self.low[written] = written
+
+    def _takes_activations(self, node: onnx.NodeProto, product: Product) -> bool:
+        if any(name in self.constants for name in node.input):
+            return False
+        if not product.constant_weights_only:
+            return True
+        alone = all(len(self.readers[name]) == 1 and name not in self.low for name in node.input)
+        return product.scores and alone and are_scores(node.output[0], self._nodes_reading)
+
+    def _nodes_reading(self, name: str) -> list[onnx.NodeProto]:
+        return [] if name in self.outside else [self.nodes[read.node] for read in self.readers.get(name, ())]
 
     def _weight(self, node: onnx.NodeProto, product: Product) -> Weight | None:
         for index in product.weights:
@@ -308,6 +325,7 @@ class _Placer:
             joins=joins,
             reads=reads,
             pairs=pairs,
+            centred=frozenset(self.centred),
             tables=tuple(self.tables),
             kept=tuple(self.kept),
         )

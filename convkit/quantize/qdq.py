@@ -139,17 +139,18 @@ class _Inserter:
     def _grid(self, root: str) -> Grid:
         if root not in self.grids:
             low, high = self.statistics.range(root) or (0.0, 0.0)
-            self.grids[root] = self._spanning(low, high, f"the activation '{root}'")
+            centred = root in self.placement.centred
+            self.grids[root] = self._spanning(low, high, f"the activation '{root}'", centred=centred)
         return self.grids[root]
 
-    def _spanning(self, low: float, high: float, what: str) -> Grid:
+    def _spanning(self, low: float, high: float, what: str, *, centred: bool = False) -> Grid:
         profile = self.profile
         try:
             return grid_of(
                 low,
                 high,
-                signed=profile.signed_activations,
-                symmetric=profile.symmetric_activations,
+                signed=centred or profile.signed_activations,
+                symmetric=centred or profile.symmetric_activations,
                 number=profile.number,
             )
         except ValueError as error:

@@ -15,7 +15,8 @@ PROFILE = QuantProfile(
         Product(type="Conv", writes=Written.FUSED),
         Product(type="ConvTranspose", writes=Written.FUSED),
         Product(type="Gemm", writes=Written.FLOAT),
-        Product(type="MatMul", writes=Written.FLOAT),
+        # Its attention reads queries and keys in int8: an encoder of 6 layers takes 4 % less time, for 0.1 dB.
+        Product(type="MatMul", writes=Written.FLOAT, scores=True),
     ),
     # What is rounded at the entry is heard in all that follows. MobileNetV2's first four convolutions in FP32 leave
     # 2.8 dB less noise and take a quarter more time, which is still less than NNCF's INT8 takes; ResNet50's first, of

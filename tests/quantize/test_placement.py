@@ -334,3 +334,53 @@ def test_other_tables_stay_as_they_are(how: str) -> None:
     result, _ = quantized(source, profile, keep=frozenset({"lookup"} if how == "kept" else ()))
 
     assert "table" in {tensor.name for tensor in result.graph.initializer}
+
+
+def attention(*, masked: bool = True, seen: bool = False) -> onnx.ModelProto:
+    """Scores of queries and keys, what a Softmax makes of them, and the values that these weigh."""
+    nodes = [
+        node("MatMul", ["x", "wq"], ["q"], name="queries"),
+        node("MatMul", ["x", "wk"], ["k"], name="keys"),
+        node("MatMul", ["x", "wv"], ["v"], name="values"),
+        node("Transpose", ["k"], ["turned"], perm=[0, 2, 1]),
+        node("MatMul", ["q", "turned"], ["scores"], name="scores"),
+        node("Mul", ["scores", "half"], ["scaled"]),
+        node("Add", ["scaled", "mask"], ["moved"]) if masked else node("Tanh", ["scaled"], ["moved"]),
+        node("Softmax", ["moved"], ["shares"]),
+        node("MatMul", ["shares", "v"], ["y"], name="weighed"),
+    ]
+    weights = [weight("wq", 16, 16), weight("wk", 16, 16), weight("wv", 16, 16)]
+    weights += [numpy_helper.from_array(np.full((1, 1), each, np.float32), name) for name, each in CONSTANTS.items()]
+    outputs = {"y": ["N", 8, 16], **({"scores": ["N", 8, 8]} if seen else {})}
+    return graph(nodes, {"x": ["N", 8, 16]}, outputs, weights)
+
+
+CONSTANTS = {"half": 0.5, "mask": -0.5}
+
+
+def test_openvino_reads_queries_and_keys_in_int8_around_zero() -> None:
+    source = attention()
+    result, inserted = quantized(source, OPENVINO)
+
+    assert set(inserted.products) == {"queries", "keys", "values", "scores"}
+    for each in result.graph.node:
+        if each.op_type == "QuantizeLinear":
+            (zero_point,) = (numpy_helper.to_array(t) for t in result.graph.initializer if t.name == each.input[2])
+            around_zero = each.input[0] in ("q", "turned")
+            assert zero_point.dtype == (np.int8 if around_zero else np.uint8)
+            assert not around_zero or zero_point == 0
+    assert sqnr_db(source, result) > 30
+
+
+@pytest.mark.parametrize("other", [{"masked": False}, {"seen": True}], ids=["no scores", "read elsewhere"])
+def test_a_product_of_two_activations_that_is_no_attentions_scores_stays_as_it_is(other: dict[str, bool]) -> None:
+    _, inserted = quantized(attention(**other), OPENVINO)
+
+    assert set(inserted.products) == {"queries", "keys", "values"}
+
+
+@pytest.mark.parametrize("profile", [PROFILE, TENSORRT_PROFILE], ids=["onnxruntime", "tensorrt"])
+def test_other_targets_leave_an_attentions_scores_as_they_are(profile: QuantProfile) -> None:
+    _, inserted = quantized(attention(), profile)
+
+    assert set(inserted.products) == {"queries", "keys", "values"}
