@@ -111,8 +111,12 @@ def one_round(task: Task, *, forwards: bool) -> dict[str, Run]:
         apart = [
             spawned([sys.executable, str(HERE / "rtx_side.py"), "imports", *names], Path(name)) for names in IMPORTS
         ]
-    runs["imports"] = {key: sum(each[key] for each in apart) for key in ("wall_s", "cpu_s")}
-    runs["command's imports"] = {key: apart[0][key] for key in ("wall_s", "cpu_s")}
+    command, *workers = apart
+    runs["imports"] = {
+        "wall_s": command["wall_s"] + max(each["wall_s"] for each in workers),  # the workers start side by side
+        "cpu_s": sum(each["cpu_s"] for each in apart),
+    }
+    runs["command's imports"] = {key: command[key] for key in ("wall_s", "cpu_s")}
     return runs
 
 
