@@ -58,15 +58,14 @@ def page(outcomes: Sequence[Outcome], *, of: int) -> str:
         "",
         "| class | at | error |",
         "|---|---|---|",
-        *(f"| {each.name} | {each.stage} | {_cell(each.message)} |" for each in failed),
+        *(f"| {_marked(each)} | {each.stage} | {_cell(each.message)} |" for each in failed),
         "",
         "## Converted",
         "",
         "| class | parameters | free dimensions | cases | nodes |",
         "|---|---|---|---|---|",
         *(
-            f"| {each.name}{MARK * each.drawn_again} | {each.parameters} | {each.free} | {each.cases} "
-            f"| {each.operators} |"
+            f"| {_marked(each)} | {each.parameters} | {each.free} | {each.cases} | {each.operators} |"
             for each in outcomes
             if each.verdict == "converted"
         ),
@@ -77,6 +76,10 @@ def page(outcomes: Sequence[Outcome], *, of: int) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _marked(outcome: Outcome) -> str:
+    return outcome.name + MARK * outcome.drawn_again
 
 
 def _drawn_again(outcomes: Sequence[Outcome]) -> list[str]:

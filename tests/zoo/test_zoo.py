@@ -60,3 +60,18 @@ def test_the_share_is_that_of_the_classes_that_can_be_made_tiny() -> None:
     text = page(outcomes, of=10)
     assert "Of 10 classes 6 were tried, drawn at random; 2 of\nthem could not be made tiny" in text
     assert "| Net3 | export | operator X \\| net.py, line 3 |" in text
+
+
+def test_networks_whose_weights_are_drawn_anew_are_counted_and_marked() -> None:
+    usual = Outcome(name="Usual", verdict="converted")
+    drawn = [
+        Outcome(name="Drawn", verdict="converted", drawn_again=True),
+        Outcome(name="Failed", verdict="refused", drawn_again=True, message="operator X", stage="export"),
+    ]
+
+    text = page([usual, *drawn], of=3)
+    assert "Of 2 of them (with a \\*), of which 1 were converted, the weights are drawn anew" in text
+    assert "| Drawn \\* |" in text
+    assert "| Failed \\* | export |" in text
+    assert "| Usual |" in text
+    assert "drawn anew" not in page([usual], of=1)
