@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from triton_server.server import command_lines, installation, lay_out_backends
+from triton_server.server import all_ended, installation, lay_out_backends
 
 from check.repositories import codes, dense, errors, foreign, publish
 from convkit.checking import check
@@ -169,7 +169,7 @@ def test_neither_a_server_nor_a_file_is_left_behind(published: Path, tmp_path: P
 
     assert list(scratch.iterdir()) == []
     assert {path: digest_file(path) for path in published.rglob("*") if path.is_file()} == digests
-    assert not [line for line in command_lines() if str(published) in line and "tritonserver" in line]
+    assert all_ended(str(published), "tritonserver")
 
 
 def test_without_a_server_the_check_says_what_is_missing(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:

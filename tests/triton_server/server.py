@@ -31,6 +31,7 @@ DEFAULT_ENVIRONMENT = HERE.parents[1] / ".venv-triton"
 RELEASE = "24.10"
 
 START_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 10.0
 LOG_TAIL_LINES = 40
 START_ATTEMPTS = 3
 
@@ -336,6 +337,16 @@ def command_lines() -> list[str]:
         except OSError:  # the process ended while we looked
             continue
     return lines
+
+
+def all_ended(*words: str) -> bool:
+    """Tell whether no process has all these words on its command line; one that was killed takes a moment to end."""
+    deadline = time.monotonic() + END_TIMEOUT_S
+    while there := any(all(word in line for word in words) for line in command_lines()):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    return not there
 
 
 def _request(url: str, body: Mapping[str, object] | None) -> tuple[int, str]:

@@ -16,7 +16,7 @@ from convkit.spec.tensor import DType
 from triton_server import models
 from triton_server.client import PROTOCOLS, Protocol, infer
 from triton_server.models import ONNX_TYPES, RELU, interface, tensor
-from triton_server.server import HERE, ServerFailedError, TritonServer, command_lines
+from triton_server.server import HERE, ServerFailedError, TritonServer, all_ended
 
 pytestmark = pytest.mark.triton
 
@@ -174,4 +174,4 @@ def test_a_stopped_server_leaves_no_process_and_no_shared_memory(repository: Pat
 
     assert not list(Path("/dev/shm").glob(f"{prefix}*"))
     assert not scratch.exists()
-    assert not [line for line in command_lines() if prefix in line]
+    assert all_ended(prefix)
