@@ -21,8 +21,9 @@ from convkit.pipeline.artifact import use_scratch
 # then a test that interrupts one would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# How long an example takes says how busy the machine is.
-settings.register_profile("any load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How long an example takes says how busy the machine is; and what fails once fails again, for whoever looks into it.
+# New examples: pytest --hypothesis-profile=default; many more of them: make fuzz.
+settings.register_profile("any load", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any load")
 
 WIDTH_AND_COLOURS = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS", "GITHUB_ACTIONS")
