@@ -83,6 +83,7 @@ def record(task: Task) -> None:
 def spawned(argv: list[str], folder: Path) -> Run:
     """Run a command; return its wall and processor seconds, and the JSON that it printed."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("CONVKIT_")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process compiles again what it imports
     environment |= {"CONVKIT_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
     os.sync()  # what the last run left to be written is not this one's
     usage = watch.run(

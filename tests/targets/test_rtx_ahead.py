@@ -114,10 +114,16 @@ def at_work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return titles
 
 
+def has_processors(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the machine have so many, and memory enough for two small workers, whatever it has."""
+    monkeypatch.setattr(ahead, "cores", lambda: cores)
+    monkeypatch.setattr(ahead, "_BARE", 0)
+
+
 def test_it_begins_before_onnx_runtime_answers(
     at_work: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ahead, "cores", lambda: 2)
+    has_processors(2, monkeypatch)
     convert(asked(tmp_path), cache=Cache(tmp_path / "cache"))
 
     assert at_work.count(read_graph.title) == at_work.count(build_rtx.title) == 1
@@ -128,7 +134,7 @@ def test_with_inputs_of_the_users_it_begins_once_they_are_read(
     at_work: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They may widen the profile."""
-    monkeypatch.setattr(ahead, "cores", lambda: 2)
+    has_processors(2, monkeypatch)
     np.savez(tmp_path / "samples.npz", x=np.ones((3, 3, 16, 16), np.float32))
     request = asked(tmp_path, export={"samples": str(tmp_path / "samples.npz")})
     convert(request, cache=Cache(tmp_path / "cache"))
@@ -141,7 +147,7 @@ def on_so_many_processors(
     cores: int, folder: Path, proto: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Report | ConvkitError, list[str]]:
     """What comes of converting a graph, or its error; and what was told of steps and warnings."""
-    monkeypatch.setattr(ahead, "cores", lambda: cores)
+    has_processors(cores, monkeypatch)
     events: list[Event] = []
     request = asked(folder)
     onnx.save(proto, str(folder / "net.onnx"))
