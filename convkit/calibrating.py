@@ -15,6 +15,7 @@ from convkit.pipeline.step import Step
 from convkit.quantize.calibrate import collect_ranges
 from convkit.quantize.compose import compose
 from convkit.quantize.equalize import equalize
+from convkit.quantize.moments import Moments, collect_moments
 from convkit.quantize.ranges import Ranges
 from convkit.quantize.result import Narrowed
 from convkit.quantize.sensitivity import Noise, measure_noise
@@ -29,8 +30,8 @@ LATER_SCALES = 19
 REPAIRS: dict[str, Step[..., Model]] = {"equalized": equalize, "smoothed": smooth}
 """What makes an FP32 model easier to quantize and leaves its numbers as they are, by what the report calls it."""
 
-CLEAR_DB = 1.0
-"""A repair is taken where it leaves less noise by so much."""
+CLEAR_DB = {"equalized": 0.25, "smoothed": 1.0}
+"""A repair is taken where it leaves less noise by so much. Equalizing changes nothing but weights."""
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,12 +69,14 @@ class Kitchen:
     def __init__(self, order: Order, run: Runner, model: Model, exported: Exported) -> None:
         self._order, self._run, self._model, self._exported = order, run, model, exported
         self._variants: dict[str, tuple[Model, Ranges]] = {}
+        self._fitting: dict[str, Moments] = {}
 
     def quietest(self, method: CalibrationMethod) -> Made:
         """Return the model that this method makes with the least noise: as the graph is, or repaired."""
         made = [self.make(Recipe(method=method, repair=repair)) for repair in ("", *self.repairs())]
-        plain, best = made[0], max(made, key=lambda each: each.decibels)
-        return best if best.decibels > plain.decibels + CLEAR_DB else plain
+        plain, *repaired = made
+        clear = [each for each in repaired if each.decibels > plain.decibels + CLEAR_DB[each.recipe.repair]]
+        return max(clear, key=lambda each: each.decibels, default=plain)
 
     def repairs(self) -> tuple[str, ...]:
         """Return the repairs that change something."""
@@ -103,7 +106,15 @@ class Kitchen:
         """
         model, ranges = self.variant(recipe.repair)
         profile, method = self._order.profile, recipe.method
-        static = self._run(quantize_static, model, ranges=ranges, profile=profile, method=method, keep=recipe.keep)
+        static = self._run(
+            quantize_static,
+            model,
+            ranges=ranges,
+            profile=profile,
+            method=method,
+            keep=recipe.keep,
+            moments=self._moments(recipe.repair),
+        )
         static = msgspec.structs.replace(static, method=str(recipe))
         narrowed = Narrowed(model=static.model, judged=static.model, quantized=static)
         if self._order.precision is Precision.INT8_FP16:
@@ -111,6 +122,16 @@ class Kitchen:
             narrowed = msgspec.structs.replace(rest, quantized=static)
         noise = self._run(measure_noise, narrowed.judged, reference=self._model, data=self._order.calibration)
         return Made(recipe=recipe, narrowed=narrowed, noise=noise)
+
+    def _moments(self, repair: str) -> Moments | None:
+        """Return what small weights are multiplied with, where they are to be rounded for that."""
+        sums = self._order.profile.fitted_sums
+        if not sums or self._order.precision is Precision.FP8 or not self._order.request.quantize.repair:
+            return None
+        if repair not in self._fitting:
+            model, _ = self.variant(repair)
+            self._fitting[repair] = self._run(collect_moments, model, data=self._order.calibration, sums=sums)
+        return self._fitting[repair]
 
     def _calibrated(self, model: Model) -> tuple[Model, Ranges]:
         if self._order.precision in (Precision.INT8_FP16, Precision.FP8):

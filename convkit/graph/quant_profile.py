@@ -105,6 +105,9 @@ class QuantProfile(msgspec.Struct, frozen=True, kw_only=True):
     (`Rewrite.NARROW_SUMS`)."""
     twice_points: int = 1
     """Least points of an image for such a sum to be read twice, half a step apart: a rounding half as coarse."""
+    fitted_sums: int = 0
+    """Weights that sum at most so many products are rounded together, for the least error on calibration data, not each
+    to the nearest number."""
     rewrites: tuple[Rewrite, ...] = ()
     """What is done to the graph first."""
     dynamic: bool = False

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import onnx
 
     from convkit.quantize.constants import Array, Reader
+    from convkit.quantize.moments import Moment
 
 
 class Statistics(Protocol):
@@ -23,6 +24,9 @@ class Statistics(Protocol):
 
     def channel_mean(self, name: str) -> Array | None:
         """Return the mean of each channel of a product's input; None where that is not known."""
+
+    def moment(self, node: str) -> Moment | None:
+        """Return the moments of what a product's weights are multiplied with; None where they are not known."""
 
 
 class Known:
@@ -55,6 +59,10 @@ class Known:
     def channel_mean(self, name: str) -> Array | None:
         """Return the mean of each channel of a product's input; None where that is not known."""
         return self._means[name] if name in self._means else self._statistics.channel_mean(name)
+
+    def moment(self, node: str) -> Moment | None:
+        """Return the moments of what a product's weights are multiplied with; None where they are not known."""
+        return self._statistics.moment(node)
 
     def scale(self, name: str) -> float | None:
         """Return the distance of two neighbours on a tensor's grid; None where its range is unknown or not finite."""

@@ -77,7 +77,7 @@ class Probe:
         """
         rows = len(next(iter(inputs.values())))
         size, statistics, masks = 0, {}, set()
-        for name, array in self._tensors(inputs):
+        for name, array in self.tensors(inputs):
             size += array.nbytes
             if name in self._observed.may_mask and array.size and array.min() <= MASK:
                 masks.add(name)
@@ -85,7 +85,7 @@ class Probe:
                 statistics[name] = self._statistics(name, array, first_row, rows)
         return Looks(size, statistics, masks)
 
-    def _tensors(self, inputs: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    def tensors(self, inputs: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
         """Run the model and yield each tensor, without a copy; its memory is ONNX Runtime's again once it is let go."""
         import numpy as np
         import onnxruntime

@@ -10,6 +10,7 @@ from convkit.errors import StepError
 from convkit.graph.quant_profile import Number
 from convkit.quantize.constants import Constants
 from convkit.quantize.draft import Draft
+from convkit.quantize.fitting import Fit
 from convkit.quantize.grid import Rounded, mean_error, round_bias, round_weight, scale_for_bias
 from convkit.quantize.placement import Weight, attribute
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import onnx
 
     from convkit.quantize.constants import Array
+    from convkit.quantize.moments import Moment
 
 _CORRECTABLE = ("Conv", "Gemm")
 """Products whose bias takes back what rounding their weights adds on average; a MatMul's is a constant added to it."""
@@ -28,6 +30,8 @@ class Read(NamedTuple):
     scale: float
     mean: Array | None
     """Of each channel, where calibration saw that."""
+    moment: Moment | None = None
+    """Of what the weights are multiplied with, where that was looked at."""
 
 
 class Products:
@@ -63,7 +67,8 @@ class Products:
         least = None
         if bias is not None and self._quantize_bias:
             least = self._least_scale(name, weight, bias, activation.scale)
-        written = self._weight(name, weight.axis, alpha, least)
+        fit = self._fit(node, weight, activation)
+        written = self._weight(name, weight.axis, alpha, least, fit)
         node.input[weight.input] = written.name
         self._draft.replace(name)
         error = None
@@ -87,7 +92,9 @@ class Products:
 
     # Weights
 
-    def _weight(self, name: str, axis: int | None, factor: float, least: Array | None) -> _Written:
+    def _weight(
+        self, name: str, axis: int | None, factor: float, least: Array | None, fit: Fit | None = None
+    ) -> _Written:
         """Write a weight and its DequantizeLinear, or find what was written for another node."""
         import numpy as np
 
@@ -99,6 +106,8 @@ class Products:
             rounded = round_weight(self._values(name, factor), axis, at_least=least, number=self._number)
         except ValueError as error:
             raise not_finite(f"the weight '{name}'", str(error)) from error
+        if fit is not None and axis is not None:
+            rounded = fit.round(self._values(name, factor), axis, rounded, at_least=least)
         draft = self._draft
         whole = draft.tensor(f"{name}__quantized", rounded.values)
         scale = draft.tensor(f"{name}__scale", rounded.scale)
@@ -109,6 +118,19 @@ class Products:
         if self._readers[name] > 1:
             self._shared.setdefault(key, written)
         return written
+
+    def _fit(self, node: onnx.NodeProto, weight: Weight, activation: Read) -> Fit | None:
+        """Return how a weight is rounded for the least error; None where it is rounded to the nearest.
+
+        That error is about the mean, which the bias takes back: there must be one, and no other reader of the weight.
+        """
+        name, moment = node.input[weight.input], activation.moment
+        if moment is None or activation.mean is None or self._number is not Number.INT8:
+            return None
+        if self._readers[name] > 1 or not self._is_correctable(node, weight):
+            return None
+        fit = Fit(moment, activation.scale)
+        return fit if fit.suits(self._constants.shape(name) or (), weight.axis or 0) else None
 
     def _values(self, name: str, factor: float) -> Array:
         values = self._constants.value(name)

@@ -175,7 +175,8 @@ class _Inserter:
         if weight is not None:
             activation = node.input[reads[0]]
             scale = self._grid(self.placement.pairs[activation].root).scale
-            self.products.write(node, weight, Read(scale, self.statistics.channel_mean(activation)))
+            mean, moment = self.statistics.channel_mean(activation), self.statistics.moment(node.name)
+            self.products.write(node, weight, Read(scale, mean, moment))
         for index in reads:
             name = node.input[index]
             if name in self.constants:

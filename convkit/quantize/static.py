@@ -14,6 +14,7 @@ from convkit.pipeline import events
 from convkit.pipeline.step import step
 from convkit.quantize.grid import LEVELS
 from convkit.quantize.known import Known
+from convkit.quantize.moments import Moment, Moments, MomentTable, open_moments
 from convkit.quantize.outline import read_outline, write_outline
 from convkit.quantize.placement import Kept
 from convkit.quantize.qdq import insert_qdq
@@ -30,9 +31,15 @@ LEAST_OPSET = {Number.INT8: 13, Number.FP8: 19}
 """From where on QuantizeLinear has one scale for each channel, and these numbers."""
 
 
-@step(version=4, stage="quantize", title="Quantize to 8 bits", needs="onnx")
+@step(version=5, stage="quantize", title="Quantize to 8 bits", needs="onnx")
 def quantize_static(
-    model: Model, *, ranges: Ranges, profile: QuantProfile, method: CalibrationMethod, keep: tuple[str, ...] = ()
+    model: Model,
+    *,
+    ranges: Ranges,
+    profile: QuantProfile,
+    method: CalibrationMethod,
+    keep: tuple[str, ...] = (),
+    moments: Moments | None = None,
 ) -> Quantized:
     """Quantize weights and activations to 8 bits with Q/DQ pairs placed as `profile` wants them.
 
@@ -44,6 +51,7 @@ def quantize_static(
         profile: what the target takes.
         method: how a range is chosen from that.
         keep: names of nodes that stay in floating point.
+        moments: of what small weights are multiplied with: those are rounded for the least error, not to the nearest.
 
     Raises:
         UsageError: nothing in the graph can be quantized, or it is quantized already.
@@ -60,7 +68,8 @@ def quantize_static(
     def read(tensor: onnx.TensorProto) -> np.ndarray[Any, Any]:
         return weights.array(tensor.name) if tensor.name in weights else numpy_helper.to_array(tensor)
 
-    known = Known(_Chosen(open_ranges(ranges), profile, method), profile, read)
+    fitting = None if moments is None else open_moments(moments)
+    known = Known(_Chosen(open_ranges(ranges), profile, method, fitting), profile, read)
     rewrite(proto, profile, known, keep=frozenset(keep))
     inserted = insert_qdq(proto, known, profile, keep=frozenset(keep), tied=known.tied, read=read)
     if not inserted.quantized:
@@ -81,8 +90,11 @@ def quantize_static(
 class _Chosen:
     """Ranges chosen by one method for one profile."""
 
-    def __init__(self, table: RangeTable, profile: QuantProfile, method: CalibrationMethod) -> None:
+    def __init__(
+        self, table: RangeTable, profile: QuantProfile, method: CalibrationMethod, moments: MomentTable | None
+    ) -> None:
         self._table = table
+        self._moments = moments
         self._symmetric = profile.symmetric_activations
         self._method = method
         self._known: dict[str, tuple[float, float] | None] = {}
@@ -98,6 +110,9 @@ class _Chosen:
 
     def channel_mean(self, name: str) -> np.ndarray[Any, Any] | None:
         return self._table.channel_mean(name) if name in self._table else None
+
+    def moment(self, node: str) -> Moment | None:
+        return None if self._moments is None else self._moments.of(node)
 
 
 def _refuse_quantized(proto: onnx.ModelProto, number: Number) -> None:

@@ -28,6 +28,10 @@ PROFILE = QuantProfile(
     # A convolution adds the other branch to its sums as it is: ResNet50 takes 3 % less time than with both rounded.
     residual_branch_only=True,
     views=("MaxPool",),
+    # Of few products rounding errors average out least, and they stand at the entry of a network. A channel's weights
+    # rounded together cost nothing when the model runs: ResNet50's weights add 4 dB less noise, and leave 0.5 dB
+    # less altogether.
+    fitted_sums=256,
     dynamic=False,
     # Unpacked as they are multiplied.
     four_bits="DequantizeLinear",

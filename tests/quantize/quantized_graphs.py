@@ -66,6 +66,9 @@ class Seen:
         mean: np.ndarray = array.mean(axis=(0, 2, 3) if array.ndim == 4 else (0, 1))
         return mean
 
+    def moment(self, node: str) -> None:
+        return None
+
 
 def feeds_for(proto: onnx.ModelProto, *, seed: int = 0) -> dict[str, np.ndarray]:
     numbers = np.random.default_rng(seed)

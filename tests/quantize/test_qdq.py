@@ -307,6 +307,9 @@ def quantize_with_ranges(source: onnx.ModelProto) -> None:
         def channel_mean(self, name: str) -> None:
             return None
 
+        def moment(self, node: str) -> None:
+            return None
+
     insert_qdq(source, Ones(), PROFILE)
 
 
