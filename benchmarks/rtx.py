@@ -2,7 +2,7 @@
 
     python rtx.py [--runs 5] [--output FILE.json]
     python rtx.py --network resnet50 --network resnet152 --network bert      how the difference grows
-    python rtx.py --set tensorrt-rtx.builder_optimization_level=5            a build that takes longer
+    python rtx.py --set 'tensorrt-rtx.compute_capabilities=["8.9"]'          with an option of the command's
 
 Needs the extras `torch` (to make the model) and `tensorrt-rtx`; no GPU. Every run is a fresh process with a fresh cache
 and a fresh repository; the sides alternate, and change places in every other round. README.md says how to read it.
