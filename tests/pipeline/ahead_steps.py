@@ -12,7 +12,7 @@ from convkit.pipeline import events
 from convkit.pipeline.step import observation, step
 
 LONG, SHORT = "tensorrt-rtx", "tensorrt"
-_PATIENCE_S = 20.0
+_PATIENCE_S = 60.0
 
 
 @step(version=1, stage="check", title="Wait for a file", needs=SHORT)

@@ -120,7 +120,7 @@ def test_what_is_not_asked_for_any_more_ends_with_the_run(cache: Cache, tmp_path
         assert worker in children()
         raise KeyboardInterrupt
 
-    assert children() == before
+    assert children() <= before, "what earlier tests have left may have been waited for meanwhile"
     assert list((cache.root / "scratch").glob("[0-9]*")) == []
 
 
