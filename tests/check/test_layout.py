@@ -191,5 +191,5 @@ def test_a_publication_that_is_under_way_is_waited_for(repository: Path) -> None
         assert checking.stdout.readline() == "ready\n"
         with pytest.raises(subprocess.TimeoutExpired):
             checking.wait(1.0)
-    assert checking.wait(30) == 0
+    assert checking.wait(60) == 0
     checking.stdout.close()

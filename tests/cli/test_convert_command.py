@@ -267,7 +267,7 @@ def test_a_signal_ends_it_at_once_with_its_own_status_and_no_files_left(
     process = convkit.start("convert", net, "-o", "models", "--measure", "full", "--json")
     wait_for(lambda: any((tmp_path / "cache").glob("scratch/[0-9]*/*")))
     os.killpg(process.pid, number)  # as a terminal sends Ctrl-C to all in the foreground
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     result = said(Ended(process.returncode, out, err), status)
 
     assert result["error"]["code"] == {130: "convkit.interrupted", 143: "convkit.terminated"}[status]
@@ -322,7 +322,7 @@ def test_a_reader_that_has_read_enough_is_no_error(convkit: Program, net: Path) 
     assert process.stderr is not None
     err = process.stderr.read()
 
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     assert "Traceback" not in err
     assert "Exception ignored" not in err
 

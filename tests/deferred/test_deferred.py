@@ -265,7 +265,7 @@ def test_the_server_takes_the_place_of_the_builder(repository: Path, on: On, tmp
     ignored = int(next(line for line in status.splitlines() if line.startswith("SigIgn")).split()[1], 16)
     assert not ignored >> (signal.SIGPIPE - 1) & 1
     os.kill(running.pid, signal.SIGTERM)
-    assert running.wait(timeout=30) == -signal.SIGTERM
+    assert running.wait(timeout=50) == -signal.SIGTERM
 
 
 def test_a_server_that_is_not_there_is_told_before_anything_is_built(repository: Path, on: On) -> None:

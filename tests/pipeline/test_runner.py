@@ -73,7 +73,7 @@ def process_is_there(number: int) -> bool:
 
 
 def wait_until_gone(number: int) -> bool:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while process_is_there(number) and time.monotonic() < deadline:
         time.sleep(0.01)
     return not process_is_there(number)

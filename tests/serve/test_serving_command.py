@@ -86,7 +86,7 @@ def test_the_printed_lines_ask_the_server_and_a_signal_ends_it(
             for line in (model["client"], model["curl"])
         ]
         process.send_signal(number)
-        errors = process.communicate(timeout=30)[1]
+        errors = process.communicate(timeout=120)[1]
 
     assert (told["schema"], told["status"], told["config"]) == ("convkit.serve/1", "ready", "cpu")
     assert (model["name"], model["version"], told["pending"]) == ("small", 1, ["engine"])
@@ -109,7 +109,7 @@ def test_a_person_reads_where_it_listens_and_how_to_ask(repository: Path, server
         assert process.stderr
         assert any("Started HTTPService" in line for line in process.stderr)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
 
     text = "".join(lines)
     assert "  HTTP     http://localhost:" in text
@@ -138,7 +138,7 @@ def test_a_port_that_is_taken_is_said(repository: Path, server_on_path: str, mon
 def test_a_server_that_ends_by_itself_is_an_error(repository: Path, server_on_path: str) -> None:
     with serving(repository, server_on_path, "--json") as process:
         os.kill(ready(process)["pid"], signal.SIGKILL)
-        errors = process.communicate(timeout=30)[1]
+        errors = process.communicate(timeout=120)[1]
 
     assert process.returncode == ExitStatus.STEP_FAILED
     assert "the Triton server has ended by itself" in errors

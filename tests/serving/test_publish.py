@@ -529,7 +529,7 @@ def test_whoever_holds_the_lock_is_waited_for(repository: Path) -> None:
         waiting.join(0.3)
         assert waiting.is_alive()
         assert not (repository / "scaled").exists()
-    waiting.join(10)
+    waiting.join(60)
 
     assert (repository / "scaled" / "1").is_dir()
 

@@ -31,7 +31,7 @@ DEFAULT_ENVIRONMENT = HERE.parents[1] / ".venv-triton"
 RELEASE = "24.10"
 
 START_TIMEOUT_S = 60.0
-END_TIMEOUT_S = 10.0
+END_TIMEOUT_S = 60.0
 LOG_TAIL_LINES = 40
 START_ATTEMPTS = 3
 
@@ -221,7 +221,7 @@ class TritonServer:
         path = f"/v2/models/{name}" + (f"/versions/{version}" if version else "") + "/ready"
         return self._get_status(path) == 200
 
-    def wait_until_ready(self, name: str, version: int | None = None, *, timeout_s: float = 20.0) -> None:
+    def wait_until_ready(self, name: str, version: int | None = None, *, timeout_s: float = 60.0) -> None:
         """Wait until a model answers requests, as after a polling server has seen it appear."""
         deadline = time.monotonic() + timeout_s
         while not self.is_ready(name, version):
