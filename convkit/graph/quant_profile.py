@@ -44,7 +44,7 @@ class Rewrite(StrEnum):
     JOINED_SHORTCUTS = "joined-shortcuts"
     """Two convolutions of one point that are added up become one of both inputs."""
     NARROW_SUMS = "narrow-sums"
-    """Sums of few channels are added up in floating point (`narrow_channels`), and read twice (`twice_points`)."""
+    """Tensors of few channels are held twice, half a step apart (`narrow_channels`, `narrow_points`)."""
     GELU_ORDER = "gelu-order"
     """Gelu's factors are multiplied in the order in which the runtime knows it."""
 
@@ -101,10 +101,8 @@ class QuantProfile(msgspec.Struct, frozen=True, kw_only=True):
     """Write embedding tables in int8, one scale for each row, and look rows up before they are dequantized."""
     narrow_channels: int = 0
     narrow_points: int = 1
-    """Most channels of a sum, and least points of its image, that is added up in floating point
-    (`Rewrite.NARROW_SUMS`)."""
-    twice_points: int = 1
-    """Least points of an image for such a sum to be read twice, half a step apart: a rounding half as coarse."""
+    """Most channels, and least points of an image, of what convolutions of one point write and read that is held twice,
+    half a step apart: a rounding half as coarse (`Rewrite.NARROW_SUMS`)."""
     fitted_sums: int = 0
     """Weights that sum at most so many products are rounded together, for the least error on calibration data, not each
     to the nearest number."""

@@ -13,7 +13,7 @@ from convkit.quantize.draft import names_inside
 from convkit.quantize.known import Known
 from convkit.quantize.placement import is_thin
 from convkit.quantize.shortcuts import join_shortcuts
-from convkit.quantize.streams import sum_in_float
+from convkit.quantize.streams import hold_twice
 
 if TYPE_CHECKING:
     import onnx
@@ -35,8 +35,7 @@ def rewrite(proto: onnx.ModelProto, profile: QuantProfile, known: Known, *, keep
             case Rewrite.JOINED_SHORTCUTS:
                 join_shortcuts(proto, known, keep=keep)
             case Rewrite.NARROW_SUMS:
-                channels, points = profile.narrow_channels, profile.narrow_points
-                sum_in_float(proto, known, channels=channels, points=points, twice=profile.twice_points, keep=keep)
+                hold_twice(proto, known, channels=profile.narrow_channels, points=profile.narrow_points, keep=keep)
             case Rewrite.PRODUCT_WITH_BIAS:
                 _products_with_bias(proto, keep)
             case Rewrite.SUM_BEFORE_NORM:

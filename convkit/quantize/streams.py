@@ -1,18 +1,17 @@
-"""Sums of few channels, added up in floating point from block to block.
+"""Tensors of few channels, held twice in INT8, half a step apart: rounded half as coarse, by no operator more.
 
-A convolution in INT8 leaves INT8 behind it, and so does the Add after it: the sum that runs through the blocks of a
-network is rounded twice in each. A matrix product leaves floating point behind it, and what has few channels is added
-up in no time. What reads such a sum rounds it, once; where even that is heard, it reads it twice, half a step apart.
+A convolution of one point writes its channels, and behind them the same half a step higher: the mean of two numbers
+that are rounded to steps half a step apart has steps half as wide. A sum adds up either half for itself. A convolution
+of one point reads both, each with half of the weights. It costs the work on channels of which there are few.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from convkit.quantize.dims import Dims, dims_of
-from convkit.quantize.draft import Draft
+from convkit.quantize.draft import Draft, names_inside
 from convkit.quantize.grid import WEIGHT_STEPS
 from convkit.quantize.known import Known
 from convkit.quantize.pointwise import bias, is_pointwise, matrix
@@ -23,59 +22,75 @@ if TYPE_CHECKING:
     from convkit.quantize.constants import Array
 
 
-def sum_in_float(
-    proto: onnx.ModelProto, known: Known, *, channels: int, points: int, twice: int, keep: frozenset[str]
-) -> None:
-    """Let narrow sums be added up in floating point, and be read twice where they are large.
+def hold_twice(proto: onnx.ModelProto, known: Known, *, channels: int, points: int, keep: frozenset[str]) -> None:
+    """Hold narrow tensors twice that convolutions of one point write, add up and read, where nothing else does.
 
     Args:
         proto: nodes in topological order, and named; it is changed.
         known: the ranges of its activations; it is told of those that are new.
-        channels: most channels of a sum.
+        channels: most channels of such a tensor.
         points: least points of an image.
-        twice: least points of an image for it to be read twice.
         keep: names of nodes that stay as they are.
     """
-    graph = proto.graph
-    streams = _Streams(proto, known, channels, points)
-    if not streams.added:
+    streams = _Streams(proto, known, channels, points, keep)
+    if not streams.held:
         return
-    draft = Draft(graph)
+    draft = Draft(proto.graph)
     writer = _Writer(draft, known, streams)
-    for node in graph.node:
-        read = node.input[0] if node.input else ""
-        if node.name in keep or not is_pointwise(node, streams.constants):
-            draft.nodes.append(node)
-        elif node.output[0] in streams.added and known.range(read) is not None:
-            writer.product(node)
-        elif read in streams.added and streams.size(read) >= twice and known.range(read) is not None:
-            writer.twice(node)
-        else:
-            draft.nodes.append(node)
+    for node in proto.graph.node:
+        if node.name in streams.pointwise and not streams.held.isdisjoint([node.input[0], node.output[0]]):
+            writer.convolution(node)
+        elif node.output and node.output[0] in streams.held:
+            writer.sum(node)
+        draft.nodes.append(node)
     draft.finish()
 
 
 class _Streams:
-    """The narrow sums of a graph, and what is added up in them."""
+    """The narrow tensors of a graph, and the convolutions of one point that could write and read them."""
 
-    def __init__(self, proto: onnx.ModelProto, known: Known, channels: int, points: int) -> None:
+    def __init__(self, proto: onnx.ModelProto, known: Known, channels: int, points: int, keep: frozenset[str]) -> None:
         self.constants = known.constants(proto.graph)
-        self.dims: dict[str, Dims] = dims_of(proto)
-        self.added: set[str] = set()
-        narrow: set[str] = set()
-        for node in proto.graph.node:
-            if is_pointwise(node, self.constants):
-                if (self.constants.shape(node.input[1]) or (0,))[0] <= channels and self.size(node.output[0]) >= points:
-                    narrow.add(node.output[0])
-            elif node.op_type == "Add" and narrow.issuperset(node.input):
-                narrow.add(node.output[0])
-                self.added.update([*node.input, *node.output])
+        self.pointwise: set[str] = set()
+        self.held: set[str] = set()
+        """Tensors that are held twice."""
+        self._nodes = [node for node in proto.graph.node if node.output]
+        self._dims: dict[str, Dims] = dims_of(proto)
+        for node in self._nodes:
+            written = node.output[0]
+            if node.name in keep:
+                continue
+            if is_pointwise(node, self.constants) and known.range(node.input[0]) is not None:
+                self.pointwise.add(node.name)
+                fits = (self.constants.shape(node.input[1]) or (0,))[0] <= channels and self._size(written) >= points
+            else:
+                fits = node.op_type == "Add" and self.held.issuperset(node.input)
+            if fits and known.scale(written) is not None:
+                self.held.add(written)
+        self.held -= {value.name for value in proto.graph.output} | names_inside(proto.graph)
+        while self._drop():
+            pass
 
-    def size(self, name: str) -> int:
+    def _size(self, name: str) -> int:
         """Return the points of an image [batch, channels, height, width]; 0 for others, and for what may change."""
-        dims = self.dims.get(name, ())
+        dims = self._dims.get(name, ())
         height, width = dims[2:] if len(dims) == 4 else (None, None)
         return height * width if isinstance(height, int) and isinstance(width, int) else 0
+
+    def _drop(self) -> int:
+        """Drop the tensors that something else reads, and sums of what is dropped; return how many there were."""
+        readers: dict[str, list[bool]] = defaultdict(list)
+        gone = set()
+        for node in self._nodes:
+            adds = node.op_type == "Add" and self.held.issuperset([*node.input, *node.output])
+            for index, name in enumerate(node.input):
+                readers[name].append(adds or (node.name in self.pointwise and index == 0))
+            if node.op_type == "Add" and not adds:
+                gone.add(node.output[0])
+        gone |= {name for name in self.held if not readers[name] or not all(readers[name])}
+        gone &= self.held
+        self.held -= gone
+        return len(gone)
 
 
 class _Writer:
@@ -83,78 +98,54 @@ class _Writer:
         self.draft = draft
         self.known = known
         self.streams = streams
-        self.doubled: dict[str, _Twice] = {}
-        """What was written for an earlier reader of a tensor."""
+        self.names: dict[str, str] = {}
+        """What a tensor is called where it is held twice."""
+        self.higher: dict[str, float] = {}
+        """How much higher the second half of it is."""
 
-    def product(self, node: onnx.NodeProto) -> None:
-        """Write a convolution of one point as a product of matrices, which leaves floating point behind it."""
+    def convolution(self, node: onnx.NodeProto) -> None:
+        """Let a convolution read its input twice, write its output twice, or both."""
         import numpy as np
 
         draft, constants = self.draft, self.streams.constants
-        read, written, weight = node.input[0], node.output[0], matrix(node, constants)
-        height, width = self.streams.dims[written][2:]
-        last, rows, product, image = (draft.new(f"{written}__{part}") for part in ("last", "rows", "product", "image"))
-        flat = draft.tensor(f"{rows}__shape", np.array([-1, weight.shape[1]], np.int64))
-        full = draft.tensor(f"{image}__shape", np.array([-1, height, width, len(weight)], np.int64))
-        constant = [draft.tensor(f"{node.input[1]}__matrix", weight.astype(np.float32)), *node.input[2:]]
-        draft.replace(node.input[1])
-        self.known.add(rows, like=read, mean=self.known.channel_mean(read))
-        self._write("Transpose", [read], last, perm=[0, 2, 3, 1])
-        self._write("Reshape", [last, flat], rows)
-        self._write("Gemm", [rows, *constant], product, name=node.name, transB=1)
-        self._write("Reshape", [product, full], image)
-        self._write("Transpose", [image], written, perm=[0, 3, 1, 2], name=draft.new(f"{written}__first"))
-
-    def twice(self, node: onnx.NodeProto) -> None:
-        """Let a convolution of one point read its input, and the same half a step higher: the mean of both.
-
-        The sum of two numbers that are rounded to steps half a step apart has steps half as wide; and of the weights,
-        halved for either, the second takes what rounding the first leaves.
-        """
-        import numpy as np
-
-        draft, constants = self.draft, self.streams.constants
-        if node.input[0] not in self.doubled:
-            self.doubled[node.input[0]] = self._double(node.input[0])
-        double = self.doubled[node.input[0]]
-        weight = matrix(node, constants)
-        step = np.abs(weight / 2).max(axis=1, keepdims=True) / WEIGHT_STEPS
-        step[step == 0] = 1.0
-        first = np.rint(weight / 2 / step) * step
-        second = weight - first
-        shift = bias(node, constants) - second.sum(axis=1) * double.half
+        read, written, given = node.input[0], node.output[0], node.input[1]
+        weight, shift = matrix(node, constants), bias(node, constants)
         for name in node.input[1:]:
             draft.replace(name)
-        both = np.concatenate([first, second], axis=1).astype(np.float32)[..., None, None]
-        node.input[:] = [
-            double.name,
-            draft.tensor(f"{node.input[1]}__twice", both),
-            draft.tensor(f"{node.output[0]}__bias", shift.astype(np.float32)),
+        if read in self.names:
+            first, second = _halves(weight)
+            weight, shift = np.concatenate([first, second], axis=1), shift - second.sum(axis=1) * self.higher[read]
+            node.input[0] = self.names[read]
+        if written in self.streams.held:
+            half = (self.known.scale(written) or 0.0) / 2
+            weight, shift = np.concatenate([weight, weight]), np.concatenate([shift, shift + half])
+            node.output[0] = self._hold(written, half)
+        node.input[1:] = [
+            draft.tensor(f"{given}__twice", weight.astype(np.float32)[..., None, None]),
+            draft.tensor(f"{written}__bias", shift.astype(np.float32)),
         ]
-        draft.nodes.append(node)
 
-    def _double(self, read: str) -> _Twice:
+    def sum(self, node: onnx.NodeProto) -> None:
+        """Let an Add add up both halves."""
+        one, other = node.input
+        node.input[:] = [self.names[one], self.names[other]]
+        node.output[0] = self._hold(node.output[0], self.higher[one] + self.higher[other])
+
+    def _hold(self, name: str, higher: float) -> str:
         import numpy as np
 
-        known = self.known
-        half = np.asarray((known.scale(read) or 0.0) / 2, np.float32)
-        mean: Array | None = known.channel_mean(read)
-        higher, name = self.draft.new(f"{read}__higher"), self.draft.new(f"{read}__twice")
-        known.add(higher, like=read, mean=None)
-        known.add(name, like=read, mean=None if mean is None else np.concatenate([mean, mean + half]))
-        self._write("Add", [read, self.draft.tensor(f"{read}__half", half)], higher)
-        self._write("Concat", [read, higher], name, axis=1)
-        known.tied.add(self.draft.nodes[-1].name)
-        return _Twice(name=name, half=float(half))
-
-    def _write(self, operator: str, inputs: list[str], output: str, *, name: str = "", **attributes: object) -> None:
-        from onnx import helper
-
-        self.draft.nodes.append(helper.make_node(operator, inputs, [output], name=name or output, **attributes))
+        mean: Array | None = self.known.channel_mean(name)
+        self.names[name], self.higher[name] = self.draft.new(f"{name}__twice"), higher
+        both = None if mean is None else np.concatenate([mean, mean + higher])
+        self.known.add(self.names[name], like=name, mean=both)
+        return self.names[name]
 
 
-class _Twice(msgspec.Struct, frozen=True, kw_only=True):
-    """A tensor beside the same half a step higher."""
+def _halves(weight: Array) -> tuple[Array, Array]:
+    """Return two weights whose sum is the given one: half of it, rounded as it will be, and what that leaves."""
+    import numpy as np
 
-    name: str
-    half: float
+    step = np.abs(weight / 2).max(axis=1, keepdims=True) / WEIGHT_STEPS
+    step[step == 0] = 1.0
+    first = np.rint(weight / 2 / step) * step
+    return first, weight - first
