@@ -9,7 +9,7 @@ import pytest
 
 from convkit.pipeline.stopwatch import Timing
 from convkit.report import statistics
-from convkit.report.latency import Comparison, Finding
+from convkit.report.latency import Finding
 
 LABELS = ("before", "after")
 
