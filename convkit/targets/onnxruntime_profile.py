@@ -53,7 +53,7 @@ PROFILE = QuantProfile(
     tables=True,
     # Of a network's early blocks every rounding is heard in all that follows. What has up to 32 channels on images of
     # 56x56 points, held twice, half a step apart, takes 0.8 dB of MobileNetV2's noise away for about 5 % more
-    # time in its kernels, with no operator more; on those of 28x28 points, too, another 0.2 dB. 0 channels turns it off.
+    # time in its kernels, with no operator more; on 28x28 points, too, another 0.2 dB. 0 channels turns it off.
     narrow_channels=32,
     narrow_points=3000,
     # Of few products rounding errors average out least, and they stand at the entry of a network. A channel's weights
