@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convkit.errors import InputError
 from convkit.graph.model import numpy_dtype
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 BATCH_SIZES = (1, 3)
 OTHER_SIZES = (64, 96)  # multiples of 32, so that strided networks take them
-MOST_ELEMENTS = 1 << 30
-"""Elements of one input beyond which none are drawn: 4 GiB of float32."""
+MOST_ELEMENTS = 1 << 28
+"""Elements of one input beyond which none are drawn: 1 GiB of float32."""
+_PIECE = 1 << 20
 
 
 def case_sizes(interface: Interface) -> tuple[dict[str, int], ...]:
@@ -89,13 +90,26 @@ def _random(spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Gener
             code="samples.strings",
         )
     if spec.dtype.is_float:
-        low, high = spec.range or (0.0, 0.0)
-        drawn = generator.uniform(low, high, shape) if spec.range else generator.standard_normal(shape)
-        return drawn.astype(dtype)
+        return _random_floats(spec, shape, generator, dtype)
     if spec.dtype is DType.BOOL:
         return generator.integers(0, 2, shape).astype(dtype)
     lowest, highest = spec.range or ((0, 255) if spec.dtype is DType.UINT8 else (0, 1))
     return generator.integers(int(lowest), int(highest), shape, endpoint=True, dtype=np_integer(spec)).astype(dtype)
+
+
+def _random_floats(
+    spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator, dtype: np.dtype[Any]
+) -> np.ndarray:
+    """Draw them piece by piece, since numpy draws in float64; they are those that it would draw at once."""
+    import numpy as np
+
+    drawn = np.empty(shape, dtype)
+    flat = drawn.reshape(-1)
+    for start in range(0, flat.size, _PIECE):
+        count = min(_PIECE, flat.size - start)
+        piece = generator.uniform(*spec.range, count) if spec.range else generator.standard_normal(count)
+        flat[start : start + count] = piece.astype(dtype)
+    return drawn
 
 
 def np_integer(spec: TensorSpec) -> str:

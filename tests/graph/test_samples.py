@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from convkit.errors import InputError
+from convkit.graph import samples
 from convkit.graph.model import read_npz, save_tensors
 from convkit.graph.samples import case_sizes, make_cases, random_case, read_rows
 from convkit.pipeline.artifact import Artifact, gather
@@ -106,6 +107,21 @@ def test_the_same_seed_draws_the_same_and_another_draws_others() -> None:
 
     assert (one == again).all()
     assert (one != other).any()
+
+
+@pytest.mark.parametrize("bounds", [None, (-1.0, 3.0)])
+@pytest.mark.parametrize("dtype", [DType.FLOAT16, DType.FLOAT32, DType.FLOAT64])
+def test_large_inputs_are_drawn_piece_by_piece_and_are_those_drawn_at_once(
+    dtype: DType, bounds: tuple[float, float] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interface = face(spec("x", dtype, 3, 5, 7, range=bounds))
+
+    at_once = random_case(interface, {}, seed=3)["x"]
+    monkeypatch.setattr(samples, "_PIECE", 10)
+    in_pieces = random_case(interface, {}, seed=3)["x"]
+
+    assert np.array_equal(at_once, in_pieces)
+    assert len(np.unique(at_once)) > at_once.size * 0.9
 
 
 def test_strings_are_never_drawn() -> None:
